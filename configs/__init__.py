@@ -1,0 +1,1 @@
+"""Packaged configs, found by bare name (`cmmd fit --config quickstart.yaml`)."""

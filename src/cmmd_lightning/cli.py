@@ -1,0 +1,156 @@
+"""The command ``cmmd``: Lightning's subcommands on LightningCLI, the others dispatched before it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+CONFIG_FLAGS = ("--config", "-c")
+_CHECKPOINT_WORDS = ("last", "best", "hpc", "registry")
+_LIGHTNING = {
+    "fit": "train the model or the frame VAE",
+    "validate": "losses on the validation split",
+    "test": "losses and synchrony on the test split",
+    "predict": "generate sound for video, video for sound, or both",
+}
+
+
+class UsageError(ValueError):
+    """The command line asks for something that is not there."""
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Packaged configs by their bare names (``quickstart.yaml``, ``ablation/none.yaml``)."""
+    root = Path(str(resources.files("cmmd_lightning.configs")))
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def resolve_config(name: str) -> str:
+    """Path of a config: a file as it is, else a packaged config of that name.
+
+    Raises:
+        UsageError: If there is neither; the known names are listed.
+    """
+    if Path(name).is_file():
+        return name
+    known = packaged_configs()
+    found = known.get(name) or known.get(f"{name}.yaml")
+    if found is None:
+        raise UsageError(f"{name}: expected a config file or one of {', '.join(known)}; found no such file")
+    return str(found)
+
+
+def resolve_config_flags(args: list[str]) -> list[str]:
+    """The arguments with every ``--config NAME`` resolved by `resolve_config`."""
+    out = list(args)
+    for i, arg in enumerate(args):
+        if arg in CONFIG_FLAGS and i + 1 < len(args):
+            out[i + 1] = resolve_config(args[i + 1])
+        elif arg.startswith("--config="):
+            out[i] = "--config=" + resolve_config(arg.removeprefix("--config="))
+    return out
+
+
+def _usage() -> str:
+    from cmmd_lightning.commands import COMMANDS
+
+    rows = {**_LIGHTNING, **{name: (fn.__doc__ or "").splitlines()[0].rstrip(".") for name, fn in COMMANDS.items()}}
+    lines = [f"  {name:<10} {text[0].lower()}{text[1:]}" for name, text in rows.items()]
+    configs = ", ".join(packaged_configs())
+    return "\n".join(
+        [
+            "usage: cmmd COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "cmmd COMMAND --help tells more; cmmd --version the version.",
+            f"Packaged configs, by bare name from any folder: {configs}",
+        ]
+    )
+
+
+def run(args: list[str]) -> int:
+    """Runs one command.
+
+    Args:
+        args: The arguments after ``cmmd``.
+
+    Returns:
+        The exit status: 0 if everything asked for was done.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(_usage() + "\n")
+        return 0 if args else 2
+    if args[0] == "--version":
+        from cmmd_lightning import __version__
+
+        sys.stdout.write(f"cmmd_lightning {__version__}\n")
+        return 0
+    from cmmd_lightning.commands import COMMANDS
+
+    command, rest = args[0], resolve_config_flags(args[1:])
+    if command in ("prepare", "describe"):
+        from cmmd_lightning.lightning_cli import run_with_config
+
+        return run_with_config(command, rest)
+    if command in COMMANDS:
+        from jsonargparse import auto_cli
+
+        return int(auto_cli(COMMANDS[command], args=rest, as_positional=True) or 0)
+    if command not in _LIGHTNING:
+        raise UsageError(f"{command}: expected a command of {', '.join([*_LIGHTNING, *COMMANDS])}")
+    from cmmd_lightning.lightning_cli import run_lightning
+
+    return run_lightning([command, *rest])
+
+
+def main() -> None:
+    """Entry point: runs the command, turns errors of the user's input into one line and an exit status.
+
+    Set ``CMMD_TRACEBACK=1`` to see where an error came from.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("cmmd: interrupted; the same command continues where it stopped\n")
+        status = 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("CMMD_TRACEBACK"):
+            raise
+        sys.stderr.write(f"cmmd: error: {' '.join(str(error).split())}\n")
+        status = 2 if isinstance(error, UsageError) else 1
+    sys.exit(status)
+
+
+def known_checkpoint(path: str) -> str:
+    """A checkpoint's path, or one of Lightning's words for one.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    if path not in _CHECKPOINT_WORDS and not Path(path).is_file():
+        raise UsageError(f"{path}: expected a checkpoint file, found none")
+    return path
+
+
+def flags_of(args: list[str], group: str) -> dict[str, str]:
+    """Flags of a group that were typed, ``--model.a.b 1`` as {"a.b": "1"}."""
+    typed: dict[str, str] = {}
+    for i, arg in enumerate(args):
+        if arg.startswith(f"--{group}."):
+            name, _, value = arg[len(group) + 3 :].partition("=")
+            typed[name.removeprefix("init_args.")] = value or (args[i + 1] if i + 1 < len(args) else "")
+    return typed
+
+
+def lookup(tree: Any, dotted: str) -> Any:
+    """The value at ``a.b.c`` of nested dicts, None where there is none."""
+    for part in dotted.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree

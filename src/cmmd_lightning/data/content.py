@@ -1,0 +1,66 @@
+"""Content hashes of files, remembered so that a file is read once for as long as it does not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+# A file changed less than this many seconds ago is hashed but not remembered: a further change could keep size and
+# time stamp.
+_SETTLED_SECONDS = 2.0
+
+
+class ContentHashes:
+    """Hashes of file contents, with an index of those already known.
+
+    The index is a text file with one JSON line per hash, which any number of processes append to, each line in one
+    write; a line that is damaged or out of date is passed over, at the price of hashing that file again.
+
+    Args:
+        index: The index file; it and its folder are made when the first hash is remembered.
+    """
+
+    def __init__(self, index: str | Path) -> None:
+        self.index = Path(index)
+        self._known: dict[tuple[str, int, int], str] = {}
+        if self.index.exists():
+            for line in self.index.read_text(errors="replace").splitlines():
+                self._remember(line)
+
+    def of(self, path: str | Path) -> str:
+        """Hash (hex) of the content of ``path``.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        full = os.path.abspath(path)
+        before = os.stat(full)
+        place = (full, before.st_size, before.st_mtime_ns)
+        if place in self._known:
+            return self._known[place]
+        with open(full, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if time.time() - before.st_mtime > _SETTLED_SECONDS:
+            line = json.dumps({"path": full, "size": place[1], "mtime_ns": place[2], "hash": digest})
+            self._append(line)
+            self._remember(line)
+        return digest
+
+    def _remember(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            self._known[(entry["path"], entry["size"], entry["mtime_ns"])] = entry["hash"]
+        except (ValueError, KeyError, TypeError):
+            pass
+
+    def _append(self, line: str) -> None:
+        self.index.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            # The line break in front ends a line that a killed writer left unfinished.
+            os.write(descriptor, f"\n{line}\n".encode())
+        finally:
+            os.close(descriptor)

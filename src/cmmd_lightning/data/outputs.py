@@ -1,0 +1,162 @@
+"""What prediction leaves behind: the media files, and the manifest that says how each was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmmd_lightning.data.clips import ClipSpec
+from cmmd_lightning.data.requests import PredictInput
+from cmmd_lightning.diffusion.sampling import Task
+from cmmd_lightning.media import mux, write_sound, write_video
+from cmmd_lightning.media.container import written_whole
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+Entry = dict[str, Any]
+
+
+@dataclass(eq=False)
+class Sample:
+    """One generated sample.
+
+    Args:
+        stem: Name of its files, without suffix.
+        frames: uint8 (T, 3, H, W) in chunks, where pictures were made.
+        sound: (N,) in [-1, 1], on the CPU, where sound was made.
+    """
+
+    stem: str
+    frames: Iterable[Tensor] | None = None
+    sound: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Generated:
+    """What became of one input.
+
+    Args:
+        input: Which one.
+        num_frames: Frames covered, T; 0 where it failed.
+        samples: What was made.
+        seconds: Time it took, its share of its batch.
+        error: Why nothing was made, in one line; None where all went well.
+    """
+
+    input: PredictInput
+    num_frames: int = 0
+    samples: list[Sample] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def write_sample(folder: str, task: Task, source: str | None, sample: Sample, num_frames: int, clip: ClipSpec) -> None:
+    """Writes ``STEM.mp4`` and, where sound was made, ``STEM.wav``; each is there whole or not at all.
+
+    Args:
+        folder: Where to.
+        task: What was generated. What was given is taken from the source, copied where it can be.
+        source: The input; None for ``joint``.
+        sample: What was generated.
+        num_frames: Frames covered, from the source's beginning.
+        clip: Rates of what was generated.
+
+    Raises:
+        MediaError: If the source cannot be read.
+        ValueError: If the sample is no picture or no sound, such as NaN.
+        OSError: If a file cannot be written.
+    """
+    path = os.path.join(folder, sample.stem)
+    seconds = num_frames / clip.fps
+    if task == "video_to_audio":
+        mux(f"{path}.mp4", seconds=seconds, video_from=source, sound=sample.sound, sample_rate=clip.sample_rate)
+    elif task == "audio_to_video":
+        mux(f"{path}.mp4", seconds=seconds, frames=sample.frames, fps=clip.fps, audio_from=source)
+    else:
+        write_video(f"{path}.mp4", sample.frames, clip.fps, sample.sound, clip.sample_rate)
+    if sample.sound is not None:
+        write_sound(f"{path}.wav", sample.sound, clip.sample_rate)
+
+
+def read_manifest(path: str | Path) -> list[Entry]:
+    """The entries of a manifest; none where there is no such file, or (with a warning) where it is damaged."""
+    try:
+        entries = json.loads(Path(path).read_text())
+        if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+            return entries
+        raise ValueError("something else")
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        logger.warning("%s: expected a list of entries in JSON, got %s; begun anew", path, error)
+        return []
+
+
+def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
+    """Writes a manifest, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(list(entries), indent=1) + "\n")
+
+
+def source_state(source: str | None) -> Entry:
+    """What tells whether a source has changed: its size in bytes and the time of its last change, in ns."""
+    if source is None or not os.path.isfile(source):
+        return {"source_bytes": None, "source_mtime_ns": None}
+    state = os.stat(source)
+    return {"source_bytes": state.st_size, "source_mtime_ns": state.st_mtime_ns}
+
+
+def earlier_entries(
+    entries: Iterable[Entry], inputs: Iterable[PredictInput], settings: Entry, folder: str
+) -> tuple[list[Entry], dict[str, Entry]]:
+    """What an earlier run left that stays.
+
+    Args:
+        entries: The manifest of the earlier run.
+        inputs: The inputs of this run.
+        settings: The settings of this run, as its own entries will state them.
+        folder: Where both write to.
+
+    Returns:
+        Entries of other inputs, whose files are still there and will not be overwritten; and, by stem, those that
+        stand for just what this run would make: same settings, source unchanged, all files there.
+    """
+    planned = {tuple(os.path.join(folder, name) for name in item.outputs(settings["task"])): item for item in inputs}
+    taken = {path for paths in planned for path in paths}
+    sources = {item.source for item in planned.values()}
+    foreign: list[Entry] = []
+    done: dict[str, Entry] = {}
+    for entry in entries:
+        outputs = tuple(entry.get("outputs") or ())
+        if entry.get("status") != "ok" or not outputs or not all(map(os.path.isfile, outputs)):
+            continue
+        item = planned.get(outputs)
+        if item is None and entry.get("source") not in sources and taken.isdisjoint(outputs):
+            foreign.append(entry)
+        if item is not None and _says(entry, {**settings, "source": item.source, **source_state(item.source)}):
+            done[item.stem] = entry
+    return foreign, done
+
+
+def _says(entry: Entry, wanted: Entry) -> bool:
+    return all(key in entry and entry[key] == value for key, value in wanted.items())
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hash (hex) of a module's weights and hyperparameters: what its predictions follow from."""
+    settings = json.dumps(dict(getattr(module, "hparams", {})), sort_keys=True, default=str)
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for name, values in sorted(module.state_dict().items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,221 @@
+"""AudioVideoDataModule: a folder of media files as training, validation and test data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
+from cmmd_lightning.data.cache import Cache
+from cmmd_lightning.data.clips import ClipSpec
+from cmmd_lightning.data.dataset import ClipDataset
+from cmmd_lightning.data.frames import FrameDataset
+from cmmd_lightning.data.negatives import NegativeSpec
+from cmmd_lightning.data.prepare import PrepareReport, prepare
+from cmmd_lightning.data.sources import Source, folder_sources, of_split
+from cmmd_lightning.data.statistics import Statistics, measure_statistics
+from cmmd_lightning.data.stream import StreamSampler
+from cmmd_lightning.generation import GenerationSpec
+from cmmd_lightning.media import find_media
+
+logger = logging.getLogger(__name__)
+
+
+class AudioVideoDataModule(pl.LightningDataModule):
+    """Clips of picture and sound from a folder of media files.
+
+    ``prepare_data`` fills the cache of latents and log-Mels (``cmmd prepare`` does the same beforehand, on several
+    machines if wanted). Training batches come from an endless stream indexed by the trainer's step, so a resumed run
+    sees what an uninterrupted one sees, and several processes what one would: give the trainer ``max_steps``, and
+    validate by ``val_check_interval`` with ``check_val_every_n_epoch=None``.
+
+    Args:
+        root: Folder of media; ``train``, ``val`` and ``test`` subfolders are the splits, else files are split by hash.
+        cache_dir: The cache's folder; by default ``cache`` beside ``root``.
+        item: ``clip``: latents and log-Mel with wrong partners, for `CMMD`. ``frame``: pictures, for the frame VAE.
+        clip: Lengths and rates; as the model's.
+        codec: The frame codec; as the model's.
+        negatives: Which wrong partners.
+        batch_size: Examples per process and step.
+        num_workers: Loader processes (and decoding processes of `prepare`).
+        frames_per_item: Frames of one item where ``item`` is ``frame``.
+        clips_per_source: Validation clips per file; None tiles each file.
+        val_fraction: Share of files for validation where there are no subfolders.
+        test_fraction: Likewise for testing.
+        render_scene: A procedural scene that is rendered into ``root`` where that holds no media; None for none.
+        render_clips: Clips rendered for train, val and test.
+        seed: Seed of everything random in the data; the model's, for one run.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        cache_dir: str | None = None,
+        item: Literal["clip", "frame"] = "clip",
+        clip: ClipSpec = ClipSpec(),
+        codec: CodecConfig = CodecConfig(),
+        negatives: NegativeSpec = NegativeSpec(),
+        batch_size: int = 16,
+        num_workers: int = 2,
+        frames_per_item: int = 4,
+        clips_per_source: int | None = 1,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.0,
+        render_scene: Literal["bounce", "dance"] | None = None,
+        render_clips: tuple[int, int, int] = (48, 8, 8),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root, self.item = root, item
+        self.cache_dir = cache_dir or str(Path(root).parent / "cache")
+        self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
+        self.codec = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.render_scene, self.render_clips, self.seed = render_scene, render_clips, seed
+        self.statistics: Statistics | None = None
+        self.generation: GenerationSpec | None = None
+        self.datasets: dict[str, ClipDataset | FrameDataset] = {}
+
+    # ---- preparation
+
+    def sources(self) -> list[Source]:
+        """The sources of all splits.
+
+        Raises:
+            ValueError: If ``root`` holds no media.
+        """
+        return folder_sources(
+            self.root, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.seed
+        )
+
+    def prepare(self, shard: tuple[int, int] = (1, 1)) -> PrepareReport:
+        """Renders the data where that was asked for, and fills the cache; what is there already is kept.
+
+        Args:
+            shard: (i, n), to take the i-th of n shares of the files.
+
+        Returns:
+            What was done; files that could not be used are listed with the reason.
+        """
+        self._render()
+        codec, mel = self._codecs()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return prepare(
+            self.sources(),
+            self.clip,
+            codec,
+            mel,
+            self.cache_dir,
+            num_workers=self.num_workers,
+            shard=shard,
+            device=device,
+        )
+
+    def prepare_data(self) -> None:
+        """What training needs on disk; called by the trainer on one process."""
+        if self.generation is not None:
+            return
+        if self.item == "frame":
+            self._render()
+            return
+        report = self.prepare()
+        if report.failed:
+            logger.warning("%s: %d files were left out, see above", self.root, len(report.failed))
+
+    def _render(self) -> None:
+        if self.render_scene is None or (Path(self.root).is_dir() and find_media([self.root])):
+            return
+        from cmmd_lightning.procedural import render
+
+        seconds = 2.5 * self.clip.duration
+        size = {"fps": self.clip.fps, "height": self.clip.height, "width": self.clip.width}
+        for i, (split, count) in enumerate(zip(("train", "val", "test"), self.render_clips, strict=True)):
+            folder, seed = Path(self.root) / split, self.seed + i
+            render(self.render_scene, folder, count, seed, duration=seconds, sample_rate=self.clip.sample_rate, **size)
+
+    def _codecs(self) -> tuple[Any, LogMel]:
+        clip = self.clip
+        return build_frame_codec(self.codec), LogMel(clip.sample_rate, clip.n_fft, clip.hop_length, clip.n_mels)
+
+    def setup(self, stage: str) -> None:
+        """Opens the splits that ``stage`` needs and measures the statistics of the training split."""
+        if stage == "predict":
+            return
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
+        sources = self.sources()
+        cache: Cache | None = None
+        if self.item == "clip":
+            cache = Cache(self.cache_dir, self.clip, *self._codecs())
+        for split in splits:
+            chosen = of_split(sources, split)
+            if not chosen and split != "train":
+                continue
+            self.datasets[split] = self._dataset(chosen, cache)
+        if stage == "fit" and cache is not None:
+            train = self.datasets["train"]
+            self.statistics = measure_statistics(cache, train.keys)  # type: ignore[union-attr]
+
+    def _dataset(self, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
+        if cache is None:
+            return FrameDataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
+        return ClipDataset(
+            sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
+        )
+
+    # ---- loaders
+
+    def _start(self) -> int:
+        """Position in the training stream where the trainer stands."""
+        trainer = self.trainer
+        return 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[dict[str, Tensor]]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The endless stream, from the trainer's step on."""
+        world = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        sampler = StreamSampler(self.batch_size, num_replicas=world[0], rank=world[1], start=self._start)
+        return self._loader(self.datasets["train"], sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        """Fixed clips of the validation split; empty where there is none."""
+        return self._loader(self.datasets["val"]) if "val" in self.datasets else []
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Fixed clips of the test split.
+
+        Raises:
+            ValueError: If there is no test split.
+        """
+        if "test" not in self.datasets:
+            raise ValueError(f"{self.root}: expected a test split (a folder test/, or test_fraction above 0), got none")
+        return self._loader(self.datasets["test"])
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The media files that ``generation`` names.
+
+        Raises:
+            ValueError: If nothing was asked for.
+        """
+        from cmmd_lightning.data.inputs import predict_dataloader
+
+        if self.generation is None:
+            raise ValueError("predict needs inputs: set AudioVideoDataModule.generation, or use cmmd predict")
+        return predict_dataloader(self.generation, self.clip, batch_size=self.batch_size, num_workers=self.num_workers)

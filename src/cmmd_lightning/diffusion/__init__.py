@@ -1,0 +1,1 @@
+"""Noise schedule, objective and sampler of the joint diffusion: pure torch."""

@@ -1,0 +1,163 @@
+"""Figures of a report, drawn without pyplot: tolerance curves, and clips with their event times."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cmmd_lightning.metrics.functional.events import match_events
+
+HIT, MISS, TRUE = "#1a9850", "#d73027", "#4575b4"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One row of a clip's figure: a strip of pictures, or a spectrogram.
+
+    Args:
+        title: What it shows.
+        frames: uint8 (T, 3, H, W), or None.
+        sound: float (N,), or None.
+        rate: Frames per second of ``frames``, or Hz of ``sound``.
+        events: Seconds, marked by lines.
+        against: Reference events: those of ``events`` with a partner within 0.1 s are marked as hits, the others as
+            misses. None
+            marks ``events`` as reference.
+    """
+
+    title: str
+    frames: Tensor | None = None
+    sound: Tensor | None = None
+    rate: float = 1.0
+    events: Sequence[float] = field(default_factory=tuple)
+    against: Sequence[float] | None = None
+
+
+def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """F1 over the tolerance, with its interval, floors and ceiling.
+
+    Args:
+        metrics: ``report["tasks"][task]``.
+
+    Returns:
+        The figure.
+    """
+    points = sorted(
+        (float(match[1]), metrics[key]) for key in metrics if (match := re.fullmatch(r"event_f1@([\d.]+)ms", key))
+    )
+    figure = _figure(5.0, 3.2)
+    axes = figure.subplots()
+    x = [tolerance for tolerance, _ in points]
+    scored = [entry for _, entry in points]
+    axes.plot(x, [entry["value"] for entry in scored], "o-", color="black", label="generated")
+    if all(entry["ci95"] is not None for entry in scored):
+        low, high = zip(*(entry["ci95"] for entry in scored), strict=True)
+        axes.fill_between(x, low, high, color="black", alpha=0.15, label="95 % interval over clips")
+    for key, label, style, colour in (
+        ("ceiling", "ceiling (codec and vocoder)", "^:", HIT),
+        ("floor", "floor: shuffled pairs", "s--", MISS),
+        ("floor_random", "floor: random events", "x--", "#999999"),
+    ):
+        if all(entry.get(key) is not None for entry in scored):
+            axes.plot(x, [entry[key] for entry in scored], style, color=colour, label=label)
+    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
+    axes.set_xticks(x, [f"{tolerance:g}" for tolerance in x])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
+    """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events.
+
+    Args:
+        lanes: Rows, from the top.
+        duration: Seconds shown.
+
+    Returns:
+        The figure.
+    """
+    heights = [0.62 if lane.frames is not None else 1.3 for lane in lanes]
+    figure = _figure(9.0, 0.5 + 1.15 * sum(heights))
+    rows = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, lane in zip(rows, lanes, strict=True):
+        if lane.frames is not None:
+            _draw_frames(axes, lane.frames, lane.rate, duration)
+        elif lane.sound is not None:
+            _draw_spectrogram(axes, lane.sound, lane.rate)
+        _mark(axes, lane)
+        axes.set_title(lane.title, fontsize=8, loc="left", pad=2)
+        axes.tick_params(labelsize=7)
+    rows[-1].set_xlim(0, duration)
+    rows[-1].set_xlabel("seconds", fontsize=8)
+    return figure
+
+
+def to_data_uri(figure: Figure) -> str:
+    """A figure as a PNG in a ``data:`` address."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_frames(axes: Axes, frames: Tensor, fps: float, duration: float) -> None:
+    """At most 16 pictures, each with its left edge at its time; the strip fills the span."""
+    count = min(len(frames), 16)
+    step = max(1, -(-len(frames) // count))
+    width = step / fps
+    for i in range(0, len(frames), step):
+        picture = frames[i].permute(1, 2, 0).numpy()
+        axes.imshow(picture, extent=(i / fps, i / fps + 0.96 * width, 0, 1), aspect="auto", interpolation="nearest")
+    axes.set_xlim(0, duration)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+
+
+def _draw_spectrogram(axes: Axes, sound: Tensor, sample_rate: float) -> None:
+    """Magnitudes of a 32 ms window in dB, 70 dB below the loudest."""
+    window = 2 ** round(np.log2(0.032 * sample_rate))
+    hop = max(1, window // 4)
+    spectrum = torch.stft(
+        sound.float(),
+        window,
+        hop,
+        window=torch.hann_window(window),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    ).abs()
+    level = 20 * torch.log10(spectrum / spectrum.max().clamp(min=1e-8) + 1e-8)
+    extent = (-hop / 2 / sample_rate, (level.shape[1] - 0.5) * hop / sample_rate, 0, sample_rate / 2000)
+    axes.imshow(level.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-70, vmax=0, cmap="magma")
+    axes.set_ylabel("kHz", fontsize=7)
+
+
+def _mark(axes: Axes, lane: Lane) -> None:
+    if lane.against is None:
+        for time in lane.events:
+            axes.axvline(time, color=TRUE, linewidth=1.6)
+        return
+    events = sorted(lane.events)
+    hits = {j for _, j in match_events(lane.against, events, 0.1)}
+    for j, time in enumerate(events):
+        axes.axvline(time, color=HIT if j in hits else MISS, linewidth=1.6, linestyle="-" if j in hits else "--")
+    for time in lane.against:
+        axes.plot([time], [1.0], "v", color=TRUE, markersize=6, transform=axes.get_xaxis_transform(), clip_on=False)

@@ -1,0 +1,116 @@
+"""Which generated file belongs to which reference file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated file and its reference.
+
+    Args:
+        stem: Name without suffix of the generated file.
+        generated: The generated file.
+        reference: The reference file; None for a clip that needs none (joint generation).
+    """
+
+    stem: str
+    generated: Path
+    reference: Path | None
+
+
+@dataclass
+class Pairing:
+    """Pairs by file name, and what has no partner.
+
+    Args:
+        pairs: In the order of their stems.
+        unpaired_generated: Names of generated files without a reference.
+        unpaired_reference: Names of reference files without a generated file.
+        errors: One line for each name that several files claim.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    unpaired_generated: list[str] = field(default_factory=list)
+    unpaired_reference: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def pair_folders(generated: PathLike, reference: PathLike | None) -> Pairing:
+    """Pair the media files of two folder trees by stem.
+
+    Where one folder has a stem twice with different suffixes (``clip.mp4`` and ``clip.wav``, as predict writes them),
+    the file with a picture counts. A generated ``STEM_0`` (one of several samples) is paired with ``STEM`` where no
+    ``STEM_0`` exists.
+
+    Args:
+        generated: Folder of generated media.
+        reference: Folder of reference media; None pairs every generated file with nothing.
+
+    Returns:
+        The pairing.
+
+    Raises:
+        MediaError: If a folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("made/a.mp4", "made/a.wav", "made/b.wav", "true/a.mkv"):
+        ...     (root / name).parent.mkdir(exist_ok=True)
+        ...     (root / name).touch()
+        >>> pairing = pair_folders(root / "made", root / "true")
+        >>> [(pair.generated.name, pair.reference.name) for pair in pairing.pairs], pairing.unpaired_generated
+        ([('a.mp4', 'a.mkv')], ['b.wav'])
+    """
+    pairing = Pairing()
+    made = _by_stem(generated, pairing.errors)
+    if reference is None:
+        pairing.pairs = [Pair(stem, path, None) for stem, path in made.items()]
+        return pairing
+    true = _by_stem(reference, pairing.errors)
+    used = set()
+    for stem, path in made.items():
+        partner = stem if stem in true else re.sub(r"_\d+$", "", stem)
+        if partner in true:
+            used.add(partner)
+            pairing.pairs.append(Pair(stem, path, true[partner]))
+        else:
+            pairing.unpaired_generated.append(path.name)
+    pairing.unpaired_reference = [path.name for stem, path in true.items() if stem not in used]
+    return pairing
+
+
+def _by_stem(folder: PathLike, errors: list[str]) -> dict[str, Path]:
+    """The file of each stem in a folder tree, by stem; stems that several places claim are left out, with a line."""
+    found: dict[str, list[Path]] = {}
+    for path in find_media(folder):
+        found.setdefault(path.stem, []).append(path)
+    chosen = {}
+    for stem in sorted(found):
+        paths = sorted(found[stem], key=_with_picture_first)
+        places = {path.parent for path in paths}
+        if len(places) > 1:
+            names = ", ".join(_names(paths))
+            errors.append(f"{os.fspath(folder)}: expected one place for the name {stem!r}, got {names}")
+        else:
+            chosen[stem] = paths[0]
+    return chosen
+
+
+def _with_picture_first(path: Path) -> tuple[bool, str]:
+    return path.suffix.lower() not in VIDEO_SUFFIXES, path.suffix
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]

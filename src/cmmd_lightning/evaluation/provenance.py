@@ -1,0 +1,41 @@
+"""Where numbers come from: command, version, seed, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cmmd_lightning
+
+
+def provenance(command: str | None, seed: int) -> dict[str, Any]:
+    """What a report says of its making.
+
+    Args:
+        command: The command; by default this process's, its program by name only.
+        seed: The seed.
+
+    Returns:
+        ``command``, ``version``, ``seed``, ``machine``.
+
+    Example:
+        >>> sorted(provenance("cmmd evaluate", 0))
+        ['command', 'machine', 'seed', 'version']
+    """
+    if command is None:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"command": command, "version": cmmd_lightning.__version__, "seed": seed, "machine": machine()}
+
+
+def machine() -> str:
+    """The machine in words: system, processor kind and cores, accelerator, Python and torch."""
+    parts = [f"{platform.system()} {platform.machine()}", f"{os.cpu_count()} cores"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"Python {platform.python_version()}", f"torch {torch.__version__}"])

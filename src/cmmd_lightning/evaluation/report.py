@@ -1,0 +1,121 @@
+"""The report: ``report.json``, its page ``report.html``, and the line that sums it up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cmmd_lightning.evaluation.page import render_page
+
+Report = dict[str, Any]
+
+
+def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Report:
+    """Two reports as one: the union of their tasks, the new one's where both have one.
+
+    Args:
+        old: A report.
+        new: A later report.
+
+    Returns:
+        The union, with the later provenance (each run keeps its own).
+
+    Example:
+        >>> old, new = {"tasks": {"joint": 1, "audio_to_video": 2}}, {"tasks": {"joint": 3}}
+        >>> merge_reports(old, new)
+        {'tasks': {'joint': 3, 'audio_to_video': 2}}
+    """
+    merged = {**old, **new}
+    for part in ("tasks", "runs"):
+        if part in old or part in new:
+            merged[part] = {**old.get(part, {}), **new.get(part, {})}
+    return merged
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """A report from its file.
+
+    Args:
+        path: ``report.json``.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the file is no report.
+    """
+    try:
+        report = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: expected a report in JSON, got {error}") from error
+    if not isinstance(report, dict) or not isinstance(report.get("tasks"), dict):
+        raise ValueError(f"{os.fspath(path)}: expected a report with 'tasks', got something else")
+    return report
+
+
+def write_report(
+    report: Mapping[str, Any], path: str | os.PathLike[str], *, page: bool = True, examples: int = 3
+) -> list[Path]:
+    """Write a report, merged into the one that is there, and its page.
+
+    Args:
+        report: As :func:`cmmd_lightning.evaluation.folders.evaluate_folders` returns it.
+        path: The JSON file; the page lies beside it, with the suffix ``.html``.
+        page: Whether to write the page too.
+        examples: Clips shown per task: the best, the worst, and others evenly between.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If there is a file of that name that is no report.
+    """
+    path = Path(path)
+    merged = merge_reports(read_report(path), report) if path.exists() else dict(report)
+    text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
+    written = [_write_whole(path, text)]
+    if page:
+        written.append(_write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
+    return written
+
+
+def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, tolerance: str = "100ms") -> str:
+    """A task's main score in one line.
+
+    Args:
+        task: Its name.
+        metrics: ``report["tasks"][task]``.
+        tolerance: Which tolerance.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> entry = {"value": 0.83, "ci95": [0.79, 0.87], "floor": 0.31, "ceiling": 0.99, "n": 64}
+        >>> summary_line("video_to_audio", {"event_f1@100ms": entry})
+        'video_to_audio: event F1 within 100 ms 0.83 [0.79, 0.87], floor 0.31 (shuffled pairs), ceiling 0.99, n 64'
+    """
+    entry = metrics[f"event_f1@{tolerance}"]
+    if entry["value"] is None:
+        return f"{task}: no clips could be scored"
+    parts = [f"{task}: event F1 within {tolerance.removesuffix('ms')} ms {entry['value']:.2f}"]
+    parts[0] += f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]"
+    if entry["floor"] is not None:
+        parts.append(f"floor {entry['floor']:.2f} (shuffled pairs)")
+    if entry["ceiling"] is not None:
+        parts.append(f"ceiling {entry['ceiling']:.2f}")
+    return ", ".join([*parts, f"n {entry['n']}"])
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

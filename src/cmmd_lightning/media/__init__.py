@@ -1,0 +1,23 @@
+"""Real media files: reading by time, writing, probing."""
+
+from .container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, MediaError, find_media
+from .mux import mux
+from .probe import MediaInfo, probe
+from .read import iter_frames, iter_sound, read_frames, read_sound
+from .write import write_sound, write_video
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "MediaError",
+    "MediaInfo",
+    "find_media",
+    "iter_frames",
+    "iter_sound",
+    "mux",
+    "probe",
+    "read_frames",
+    "read_sound",
+    "write_sound",
+    "write_video",
+]

@@ -1,0 +1,1 @@
+"""Synchrony and quality measures: pure functions first, torchmetrics second."""

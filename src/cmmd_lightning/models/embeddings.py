@@ -1,0 +1,42 @@
+"""Diffusion times as features."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
+    """Sines and cosines of a time at geometrically spaced rates (Vaswani et al., arXiv 1706.03762, scaled as in DDPM).
+
+    Args:
+        t: Times in [0, 1], (B,).
+        channels: Features D, even.
+
+    Returns:
+        (B, D), float32.
+    """
+    half = channels // 2
+    rates = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10_000.0) / half))
+    angles = 1000.0 * t.float()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimesEmbedding(nn.Module):
+    """Both modalities' times as one feature vector, which every block of both streams reads.
+
+    Args:
+        channels: Features D of the result.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mlp = nn.Sequential(nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+
+    def forward(self, t_video: Tensor, t_audio: Tensor) -> Tensor:
+        """(B,), (B,) -> (B, D)."""
+        parts = [sinusoidal_embedding(t, self.channels) for t in (t_video, t_audio)]
+        return self.mlp(torch.cat(parts, dim=1).to(self.mlp[0].weight.dtype))

@@ -1,0 +1,49 @@
+"""Clips for these tests, and what is made of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cmmd_lightning.codecs import FrameCodec, LogMel
+from cmmd_lightning.data import Cache, ClipSpec, PrepareReport, Source
+from cmmd_lightning.media import write_video
+
+CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, sample_rate=8000, n_fft=256, hop_length=100, n_mels=16)
+
+
+def mel_of(clip: ClipSpec) -> LogMel:
+    return LogMel(clip.sample_rate, clip.n_fft, clip.hop_length, clip.n_mels)
+
+
+def moving_frames(num_frames: int, seed: int) -> Tensor:
+    """uint8 (T, 3, 32, 32): every frame its own brightness and tint."""
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.randint(0, 256, (num_frames, 3, 2, 2), generator=generator, dtype=torch.uint8)
+    return colours.repeat_interleave(16, dim=2).repeat_interleave(16, dim=3)
+
+
+def write_clip(path: Path, seconds: float, seed: int, *, fps: float = 25.0, sample_rate: int = 16000) -> Path:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(round(seconds * sample_rate), generator=generator)
+    loudness = torch.rand(round(seconds * 20) + 1, generator=generator).repeat_interleave(sample_rate // 20)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, moving_frames(round(seconds * fps), seed), fps, 0.2 * noise * loudness[: len(noise)], sample_rate)
+    return path
+
+
+@dataclass
+class Prepared:
+    folder: Path
+    sources: list[Source]
+    clip: ClipSpec
+    codec: FrameCodec
+    mel: LogMel
+    cache: Cache
+    report: PrepareReport
+
+
+def entry_bytes(cache_dir: Path) -> dict[str, bytes]:
+    """Content of every entry of a cache, by name."""
+    return {path.name: path.read_bytes() for path in sorted((cache_dir / "entries").rglob("*.safetensors"))}

@@ -1,0 +1,78 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from cmmd_lightning.data import Source, folder_sources, of_split
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def test_subfolders_give_the_splits_and_only_video_files_count(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.mp4", "train/deep/b.MOV", "val/a.mp4", "test/c.mpg", "train/a.json.txt", "train/n.wav")
+    (tmp_path / "other").mkdir()
+    touch(tmp_path, "other/d.mp4")
+    sources = folder_sources(str(tmp_path))
+    assert [(source.key, source.split) for source in sources] == [
+        ("test/c.mpg", "test"),
+        ("train/a.mp4", "train"),
+        ("train/deep/b.MOV", "train"),
+        ("val/a.mp4", "val"),
+    ]
+    assert sources[1] == Source(path=str(tmp_path / "train/a.mp4"), key="train/a.mp4", split="train")
+
+
+def test_split_by_hash_is_stated_seeded_and_does_not_move_when_files_are_added(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, *(f"{number:03d}.mp4" for number in range(300)))
+    with caplog.at_level(logging.INFO):
+        before = {s.key: s.split for s in folder_sources(str(tmp_path), val_fraction=0.2, test_fraction=0.1, seed=3)}
+    assert "seed 3" in caplog.text
+    assert "val 0.2" in caplog.text
+    counts = [list(before.values()).count(split) for split in ("train", "val", "test")]
+    assert sum(counts) == 300
+    assert abs(counts[1] - 60) < 25
+    assert abs(counts[2] - 30) < 20
+    touch(tmp_path, *(f"{number:03d}.mp4" for number in range(300, 400)))
+    after = {s.key: s.split for s in folder_sources(str(tmp_path), val_fraction=0.2, test_fraction=0.1, seed=3)}
+    assert {key: after[key] for key in before} == before
+    other = {s.key: s.split for s in folder_sources(str(tmp_path), val_fraction=0.2, test_fraction=0.1, seed=4)}
+    assert other != after
+
+
+def test_a_small_folder_still_gets_a_validation_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    for seed in range(20):
+        sources = folder_sources(str(tmp_path), val_fraction=0.01, seed=seed)
+        assert (len(of_split(sources, "train")), len(of_split(sources, "val"))) == (2, 1)
+    assert len(of_split(folder_sources(str(tmp_path), val_fraction=0.0), "train")) == 3
+
+
+def test_the_sidecar_states_the_period(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (tmp_path / "a.json").write_text(json.dumps({"period": 0.5, "events": []}))
+    (tmp_path / "b.json").write_text(json.dumps({"period": None}))
+    (tmp_path / "c.json").write_text("{broken")
+    sources = folder_sources(str(tmp_path), val_fraction=0.0)
+    assert [source.period for source in sources] == [0.5, None, None, None]
+
+
+def test_errors_name_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a folder of media files, got nothing there"):
+        folder_sources(str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match=r"expected video files \(.*\.mp4.*\), got none"):
+        folder_sources(str(tmp_path))
+    with pytest.raises(ValueError, match="sum below 1"):
+        folder_sources(str(tmp_path), val_fraction=0.6, test_fraction=0.4)
+    with pytest.raises(ValueError, match="expected a split of train, val, test, got 'dev'"):
+        Source("a.mp4", "a", "dev")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="0 <= start < stop"):
+        Source("a.mp4", "a", "train", start=2.0, stop=1.0)
+    with pytest.raises(ValueError, match="positive period"):
+        Source("a.mp4", "a", "train", period=0.0)
