@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from cmmd_lightning.autoencoder import FrameAutoencoderModule
 from cmmd_lightning.codecs import build_frame_codec
 
-TINY = {"block_out_channels": [8, 8], "norm_num_groups": 4, "unshuffle": 2, "latent_channels": 2}
+TINY = {"block_out_channels": [8, 8], "norm_num_groups": 4, "unshuffle": 2, "latent_channels": 3}
 
 
 def tiny(weights_seed: int = 0, **changes) -> FrameAutoencoderModule:

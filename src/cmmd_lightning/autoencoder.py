@@ -37,6 +37,8 @@ class FrameAutoencoderModule(LightningModule):
         layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         unshuffle: Pixel-unshuffle factor in front of the network; 1 is none.
         norm_num_groups: Groups of the group norms; divides every entry of ``block_out_channels``.
+        color_shortcut: Whether mean colour goes around the network; see ``AutoencoderKLCodec``. Without it the same
+            quality takes many times the steps, but the network is one that diffusers alone can run.
         mid_block_attention: Self-attention at the coarsest level.
         kl_weight: Weight of the KL term.
         learning_rate: Peak learning rate of AdamW.
@@ -60,6 +62,7 @@ class FrameAutoencoderModule(LightningModule):
         unshuffle: int = 4,
         norm_num_groups: int = 16,
         mid_block_attention: bool = False,
+        color_shortcut: bool = True,
         kl_weight: float = 1e-4,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -76,7 +79,7 @@ class FrameAutoencoderModule(LightningModule):
             "norm_num_groups": norm_num_groups,
             "mid_block_add_attention": mid_block_attention,
         }
-        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", unshuffle=unshuffle, config=network))
+        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, color_shortcut))
         self.codec.requires_grad_(True).train()
         # The posterior starts narrow: latents that are mostly noise would leave the decoder nothing to learn from.
         bias = self.codec.get_parameter("vae.quant_conv.bias")

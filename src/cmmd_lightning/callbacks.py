@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,17 +17,15 @@ from torch import Tensor
 import cmmd_lightning
 from cmmd_lightning.data.inputs import InputBatch, one_line
 from cmmd_lightning.data.outputs import (
-    MANIFEST,
     Entry,
     Generated,
-    earlier_entries,
+    Manifest,
     fingerprint,
-    read_manifest,
+    output_paths,
     source_state,
-    write_manifest,
     write_sample,
 )
-from cmmd_lightning.data.requests import GenerationSpec, PredictInput, plan_inputs
+from cmmd_lightning.data.requests import GenerationSpec, plan_inputs
 from cmmd_lightning.diffusion.sampling import Task
 
 if TYPE_CHECKING:
@@ -55,37 +52,36 @@ class PredictionWriter(Callback):
     def __init__(self, spec: GenerationSpec, checkpoint: str | None = None) -> None:
         self.spec, self.checkpoint = spec, checkpoint
         self.inputs = plan_inputs(spec)
-        self._settings: Entry = {}
-        self._foreign: list[Entry] = []
-        self._entries: dict[str, Entry] = {}
-        self._alone, self._own = True, Path(spec.output_dir) / MANIFEST
-        self._made: set[str] = set()
+        self.manifest: Manifest | None = None
 
     @property
     def failed(self) -> list[str]:
         """The status of each input that failed, in one line each."""
-        return [entry["status"] for entry in self._in_order() if entry["status"] != "ok"]
+        return [] if self.manifest is None else self.manifest.failed
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over what an earlier run left."""
-        folder, rank = Path(self.spec.output_dir), trainer.global_rank
-        self._alone = trainer.world_size == 1
-        self._own = folder / (MANIFEST if self._alone else f"manifest.part{rank}.json")
-        self._settings = self._settings_of(pl_module)
-        if rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            parts = sorted(folder.glob("manifest.part*.json"))
-            entries = [entry for path in [folder / MANIFEST, *parts] for entry in read_manifest(path)]
-            self._take_over({tuple(entry.get("outputs") or ()): entry for entry in entries}.values())
-            write_manifest(folder / MANIFEST, self._all())
-            for path in parts:
-                path.unlink()
-        trainer.strategy.barrier("PredictionWriter.start")
-        if rank > 0:
-            self._take_over(read_manifest(folder / MANIFEST))
-        if self._entries:
-            logger.info("%s: reused %d of %d inputs, made before", folder, len(self._entries), len(self.inputs))
-        trainer.strategy.barrier("PredictionWriter.started")
+        spec, barrier = self.spec, trainer.strategy.barrier
+        settings = {
+            "task": spec.task,
+            "seed": spec.seed,
+            "steps": spec.num_inference_steps,
+            "guidance_scale": spec.guidance_scale,
+            "ddim_eta": spec.ddim_eta,
+            "model": fingerprint(pl_module),
+            "version": cmmd_lightning.__version__,
+        }
+        part = None if trainer.world_size == 1 else trainer.global_rank
+        self.manifest = Manifest(spec.output_dir, self.inputs, settings, part)
+        if trainer.is_global_zero:
+            self.manifest.begin()
+        barrier("PredictionWriter.start")
+        if not trainer.is_global_zero:
+            self.manifest.join()
+        barrier("PredictionWriter.started")
+        reused = len(self.manifest.entries)
+        if reused and trainer.is_global_zero:
+            logger.info("%s: reused %d of %d inputs, made before", spec.output_dir, reused, len(self.inputs))
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -93,70 +89,44 @@ class PredictionWriter(Callback):
         """Leaves out what is done; has each result written as it is made."""
         if not isinstance(batch, InputBatch):
             raise TypeError(f"PredictionWriter: expected batches of predict_dataloader, got {type(batch).__name__}")
-        batch.inputs = [item for item in batch.inputs if item.stem not in self._entries]
+        assert self.manifest is not None
+        done = self.manifest.entries
+        batch.inputs = [item for item in batch.inputs if item.stem not in done]
         batch.consume = lambda results: self._write(results, pl_module)  # type: ignore[arg-type]
         batch.on_progress = lambda text: show_progress(trainer, text)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges the manifests of several processes, and tells how it went."""
-        self._save()
+        assert self.manifest is not None
+        self.manifest.save()
         trainer.strategy.barrier("PredictionWriter.end")
-        if trainer.global_rank > 0:
-            return
-        folder = Path(self.spec.output_dir)
-        for path in [] if self._alone else sorted(folder.glob("manifest.part*.json")):
-            self._entries.update({entry["name"]: entry for entry in read_manifest(path)})
-            write_manifest(folder / MANIFEST, self._all())
-            path.unlink()
-        done, failed = len(self._entries) - len(self.failed), len(self.failed)
-        logger.info("%s: %d of %d inputs done, %d failed", folder / MANIFEST, done, len(self.inputs), failed)
+        if trainer.is_global_zero:
+            self.manifest.merge()
+            done, failed = len(self.manifest.entries) - len(self.failed), len(self.failed)
+            logger.info("%s: %d of %d inputs done, %d failed", self.spec.output_dir, done, len(self.inputs), failed)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tells what there is already."""
-        done, total = len(self._entries) - len(self.failed), len(self.inputs)
-        logger.warning("%s: stopped after %d of %d inputs; what is done is kept", self.spec.output_dir, done, total)
+        """Keeps what is done."""
+        if self.manifest is not None:
+            self.manifest.save()
+            done, total = len(self.manifest.entries) - len(self.failed), len(self.inputs)
+            logger.warning("%s: stopped after %d of %d inputs, which are kept", self.spec.output_dir, done, total)
 
     # ---- entries
 
-    def _settings_of(self, module: LightningModule) -> Entry:
-        spec = self.spec
-        return {
-            "task": spec.task,
-            "seed": spec.seed,
-            "steps": spec.num_inference_steps,
-            "guidance_scale": spec.guidance_scale,
-            "ddim_eta": spec.ddim_eta,
-            "model": fingerprint(module),
-            "version": cmmd_lightning.__version__,
-        }
-
-    def _take_over(self, entries: Iterable[Entry]) -> None:
-        self._foreign, self._entries = earlier_entries(entries, self.inputs, self._settings, self.spec.output_dir)
-
-    def _in_order(self) -> list[Entry]:
-        return [self._entries[item.stem] for item in self.inputs if item.stem in self._entries]
-
-    def _all(self) -> list[Entry]:
-        return self._foreign + self._in_order()
-
-    def _save(self) -> None:
-        own = self._all() if self._alone else [e for e in self._in_order() if e["name"] in self._made]
-        write_manifest(self._own, own)
-
     def _write(self, results: Iterable[Generated], module: CMMD) -> list[Entry]:
-        written = []
+        assert self.manifest is not None
+        entries = []
         for result in results:
-            entry = self._written(result, module)
-            self._entries[result.input.stem] = entry
-            self._made.add(result.input.stem)
-            self._save()
-            written.append(entry)
-        return written
+            entries.append(self._written(result, module))
+            self.manifest.add(entries[-1])
+        return entries
 
     def _written(self, result: Generated, module: CMMD) -> Entry:
         """Writes the files of one input and gives its entry."""
         began, item, error = time.monotonic(), result.input, result.error
         state, done = source_state(item.source), 0
+        assert self.manifest is not None
         try:
             for sample in result.samples:
                 write_sample(self.spec.output_dir, self.spec.task, item.source, sample, result.num_frames, module.clip)
@@ -166,11 +136,12 @@ class PredictionWriter(Callback):
             error = one_line(caught, item.source)
         if error is not None:
             logger.error("%s", error)
-        outputs = self._outputs(item, done)
+        outputs = output_paths(item, self.spec.task, self.spec.output_dir)
+        outputs = outputs[: done * len(outputs) // max(1, len(item.stems))]
         return {
             "source": item.source,
             "outputs": outputs,
-            **self._settings,
+            **self.manifest.settings,
             "media_seconds": round(result.num_frames / module.clip.fps, 6) if outputs else 0.0,
             "work_seconds": round(result.seconds + time.monotonic() - began, 3),
             "status": error or "ok",
@@ -178,12 +149,6 @@ class PredictionWriter(Callback):
             "checkpoint": self.checkpoint,
             **state,
         }
-
-    def _outputs(self, item: PredictInput, done: int) -> list[str]:
-        """Files of the first ``done`` samples."""
-        names = item.outputs(self.spec.task)
-        count = done * len(names) // max(1, len(item.stems))
-        return [str(Path(self.spec.output_dir, name)) for name in names[:count]]
 
 
 def show_progress(trainer: Trainer, text: str) -> None:

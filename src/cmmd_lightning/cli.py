@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,17 @@ _LIGHTNING = {
     "test": "losses and synchrony on the test split",
     "predict": "generate sound for video, video for sound, or both",
 }
+
+
+# What Lightning warns of in every run of ours: the frozen codec, callbacks of training that prediction does not need.
+_EXPECTED_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*module\(s\) in eval mode.*",
+    r".*callbacks used to create the checkpoint.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*does not have many workers.*",
+    r".*resuming from a checkpoint that ended before the epoch ended.*",
+)
 
 
 class UsageError(ValueError):
@@ -108,13 +120,25 @@ def run(args: list[str]) -> int:
     return run_lightning([command, *rest])
 
 
+def _set_up_messages() -> None:
+    """Our messages on stderr, one line each; of Lightning's, no advertisements and nothing that holds for every run."""
+    logger = logging.getLogger("cmmd_lightning")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.propagate = False
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
 def main() -> None:
     """Entry point: runs the command, turns errors of the user's input into one line and an exit status.
 
     Set ``CMMD_TRACEBACK=1`` to see where an error came from.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _set_up_messages()
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:

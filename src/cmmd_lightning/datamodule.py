@@ -137,14 +137,23 @@ class AudioVideoDataModule(pl.LightningDataModule):
         from cmmd_lightning.procedural import render
 
         seconds = 2.5 * self.clip.duration
-        size = {"fps": self.clip.fps, "height": self.clip.height, "width": self.clip.width}
         for i, (split, count) in enumerate(zip(("train", "val", "test"), self.render_clips, strict=True)):
             folder, seed = Path(self.root) / split, self.seed + i
-            render(self.render_scene, folder, count, seed, duration=seconds, sample_rate=self.clip.sample_rate, **size)
+            render(
+                self.render_scene,
+                folder,
+                count,
+                seed,
+                duration=seconds,
+                fps=self.clip.fps,
+                height=self.clip.height,
+                width=self.clip.width,
+                sample_rate=self.clip.sample_rate,
+            )
 
     def _codecs(self) -> tuple[Any, LogMel]:
         clip = self.clip
-        return build_frame_codec(self.codec), LogMel(clip.sample_rate, clip.n_fft, clip.hop_length, clip.n_mels)
+        return build_frame_codec(self.codec), LogMel(*clip.mel_settings)
 
     def setup(self, stage: str) -> None:
         """Opens the splits that ``stage`` needs and measures the statistics of the training split."""

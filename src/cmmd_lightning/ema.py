@@ -13,14 +13,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class EMA(WeightAveraging):
     """Averaged weights for validation, generation and checkpoints; raw ones for training.
 
-    A checkpoint's ``state_dict`` holds the averaged weights, its ``current_model_state`` the raw ones, as with Lightning's
-    ``EMAWeightAveraging``, which this mends in four places (as of 2.6.6):
+    A checkpoint's ``state_dict`` holds the averaged weights, its ``current_model_state`` the raw ones, as with
+    Lightning's ``EMAWeightAveraging``, which this mends in five places (as of 2.6.6):
 
     - A checkpoint that is written while validation has the averaged weights in the model, or after training has left
       them there, has both in their right places; there they are swapped, or the raw ones lost.
     - Interrupted between an optimiser step and its average, the average is brought up to date before it is saved.
     - The average starts from what training starts from; there it is copied before the model's ``setup`` has set the
       statistics of the data.
+    - The average lies on the model's device; there it stays where the model was made.
     - Validation after the end of training uses the averaged weights still.
 
     Args:
@@ -46,8 +47,11 @@ class EMA(WeightAveraging):
             self._latest_update_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The average starts as the model is, once all of the model is set."""
-        if self._average_model is not None and int(self._average_model.n_averaged) == 0:
+        """The average starts as the model is, and where it is, once all of the model is set."""
+        if self._average_model is None:
+            return
+        self._average_model.module.to(pl_module.device)
+        if int(self._average_model.n_averaged) == 0:
             self._average_model.module.load_state_dict(pl_module.state_dict())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

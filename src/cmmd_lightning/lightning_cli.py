@@ -100,7 +100,7 @@ class CMMDCLI(LightningCLI):
             raise UsageError(f"predict: expected a checkpoint of CMMD, got one of {type(self.model).__name__}")
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
-        self.trainer.callbacks.append(self.writer)
+        self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cmmd_lightning.checkpoint import rewind_to_last_step
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder, resolved
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.inputs import InputBatch
@@ -79,7 +80,7 @@ class CMMD(pl.LightningModule):
         network = NetworkSpec.of(network)
         self.schedule = NoiseSchedule(schedule_shift)
         self.codec = build_frame_codec(codec)
-        self.mel = LogMel(self.clip.sample_rate, self.clip.n_fft, self.clip.hop_length, self.clip.n_mels)
+        self.mel = LogMel(*self.clip.mel_settings)
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, network)
         self.generation: GenerationSpec | None = None
@@ -109,6 +110,11 @@ class CMMD(pl.LightningModule):
         statistics = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
         if stage == "fit" and statistics is not None:
             statistics.apply(self.codec, self.mel)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run goes on after the last whole optimiser step."""
+        if self._trainer is not None:
+            rewind_to_last_step(checkpoint, self.trainer.accumulate_grad_batches)
 
     def configure_optimizers(self) -> Any:
         """AdamW over the network, with warm-up and, if wanted, cosine decay."""
@@ -255,7 +261,7 @@ class CMMD(pl.LightningModule):
     @torch.no_grad()
     def decode_sound(self, mel: Tensor, num_samples: int) -> Tensor:
         """Normalised log-Mel (B, M, L) to sound (B, N) through the vocoder."""
-        return self.vocoder(self.mel.denormalize(mel), num_samples)  # type: ignore[no-any-return]
+        return self.vocoder(self.mel.denormalize(mel), num_samples)
 
     @torch.no_grad()
     def sample(

@@ -84,7 +84,9 @@ def test_a_report_has_the_agreed_form(clips, delayed):
         assert entry.keys() >= {"value", "ci95", "floor", "ceiling", "n"}
         assert entry["ci95"][0] <= entry["value"] <= entry["ci95"][1]
         assert entry["n"] == 8
-    assert metrics["event_f1@100ms"]["ceiling"] == metrics["event_f1@100ms"]["value"]  # the generated sound is the true one
+    assert (
+        metrics["event_f1@100ms"]["ceiling"] == metrics["event_f1@100ms"]["value"]
+    )  # the generated sound is the true one
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert "floor 0." in summary_line("video_to_audio", metrics)
 
@@ -93,8 +95,16 @@ def test_without_a_round_trip_the_ceiling_is_null_and_with_a_deaf_one_it_is_low(
     made = delayed(0)
     assert evaluate("video_to_audio", made, clips)["tasks"]["video_to_audio"]["event_f1@100ms"]["ceiling"] is None
     trip = RoundTrip(16000, 10.0, (64, 64), sound=torch.zeros_like, frames=lambda frames: frames * 0)
-    assert evaluate("video_to_audio", made, clips, round_trip=trip)["tasks"]["video_to_audio"]["event_f1@100ms"]["ceiling"] == 0
-    assert evaluate("audio_to_video", clips, clips, round_trip=trip)["tasks"]["audio_to_video"]["event_f1@100ms"]["ceiling"] == 0
+    assert (
+        evaluate("video_to_audio", made, clips, round_trip=trip)["tasks"]["video_to_audio"]["event_f1@100ms"]["ceiling"]
+        == 0
+    )
+    assert (
+        evaluate("audio_to_video", clips, clips, round_trip=trip)["tasks"]["audio_to_video"]["event_f1@100ms"][
+            "ceiling"
+        ]
+        == 0
+    )
 
 
 def test_numbers_are_the_same_on_a_second_run(clips, delayed):
@@ -125,7 +135,9 @@ def test_nothing_to_score_gives_null_values_and_no_exception(clips, tmp_path):
     report = evaluate("video_to_audio", made, clips)
     entry = report["tasks"]["video_to_audio"]["event_f1@100ms"]
     assert (entry["value"], entry["ci95"], entry["floor"], entry["n"]) == (None, None, None, 0)
-    assert summary_line("video_to_audio", report["tasks"]["video_to_audio"]) == "video_to_audio: no clips could be scored"
+    assert (
+        summary_line("video_to_audio", report["tasks"]["video_to_audio"]) == "video_to_audio: no clips could be scored"
+    )
 
 
 def test_only_the_span_that_was_generated_counts(clips, tmp_path):
@@ -145,7 +157,11 @@ def test_without_sidecars_the_same_detector_gives_the_reference(clips, delayed, 
     for path in clips.glob("*.mp4"):
         shutil.copy(path, bare)
     report = evaluate("video_to_audio", delayed(0), bare)
-    assert report["runs"]["video_to_audio"]["detectors"] == {"sound": "onsets", "video": "turns", "reference": ["onsets"]}
+    assert report["runs"]["video_to_audio"]["detectors"] == {
+        "sound": "onsets",
+        "video": "turns",
+        "reference": ["onsets"],
+    }
     assert report["tasks"]["video_to_audio"]["event_f1@50ms"]["value"] >= 0.95
 
 
@@ -169,7 +185,9 @@ def test_several_samples_of_one_reference_are_paired_with_it(clips, delayed):
     pairing = pair_folders(made, clips)
     assert len(pairing.pairs) == 16
     assert pairing.unpaired_reference == []
-    assert {pair.reference.stem for pair in pairing.pairs if pair.stem.endswith("_1")} == {p.stem for p in clips.glob("*.mp4")}
+    assert {pair.reference.stem for pair in pairing.pairs if pair.stem.endswith("_1")} == {
+        p.stem for p in clips.glob("*.mp4")
+    }
 
 
 def test_one_name_in_two_places_is_refused(tmp_path):
@@ -183,7 +201,11 @@ def test_one_name_in_two_places_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("task", "settings", "error"),
-    [("speech", {}, "task must be"), ("joint", {"video_events": "blinks"}, "video_events"), ("video_to_audio", {}, "references")],
+    [
+        ("speech", {}, "task must be"),
+        ("joint", {"video_events": "blinks"}, "video_events"),
+        ("video_to_audio", {}, "references"),
+    ],
 )
 def test_bad_arguments_raise(tmp_path, task, settings, error):
     with pytest.raises(ValueError, match=error):

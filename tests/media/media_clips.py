@@ -17,7 +17,7 @@ CELL = 16  # pixels; 4 x 3 cells hold the bits, the bottom row of cells is the l
 
 
 def numbered_frames(count: int, flashes: tuple[int, ...] = ()) -> Tensor:
-    """uint8 (count, 3, 64, 64): frame i shows i in black and white cells; the bottom row is lit in the frames that flash."""
+    """uint8 (count, 3, 64, 64): frame i shows i in black and white cells; its bottom row is lit where it flashes."""
     bits = (torch.arange(count)[:, None] >> torch.arange(BITS)) & 1
     cells = torch.cat([bits.reshape(count, 3, 4), torch.zeros(count, 1, 4, dtype=bits.dtype)], dim=1)
     for frame in flashes:
@@ -77,7 +77,9 @@ def _video(container, prepare, codec, frames, times, fps):
 
     def encode():
         for picture, time in zip(frames.permute(0, 2, 3, 1).numpy(), times, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+                format="yuv420p", threads=1
+            )
             frame.pts, frame.time_base = time, base
             yield float(time * base), stream.encode(frame)
         yield 1e9, stream.encode(None)

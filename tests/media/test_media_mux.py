@@ -53,7 +53,9 @@ def test_picture_is_copied_under_a_new_sound(clip, tmp_path, seconds):
         assert seconds in (4.0, 3.97) or len(copied) < 100
     if seconds > 1.3:
         assert lit(read_frames(path, start=1.2, num_frames=1, fps=25.0)) == [True]
-        assert loudest(read_sound(path, start=0.5, num_samples=16000, sample_rate=16000), 16000) == pytest.approx(0.7, abs=1e-3)
+        assert loudest(read_sound(path, start=0.5, num_samples=16000, sample_rate=16000), 16000) == pytest.approx(
+            0.7, abs=1e-3
+        )
 
 
 def test_whole_file_is_copied_packet_by_packet(clip, tmp_path):
@@ -75,24 +77,36 @@ def test_aac_is_copied_and_cut_to_the_sample(clip, tmp_path, seconds):
     assert copied == packets(clip, "audio")[: len(copied)]
     count = int(seconds * 16000)
     assert torch.equal(*(read_sound(p, num_samples=count, sample_rate=16000) for p in (path, clip)))
-    assert numbers(read_frames(path, num_frames=1, start=seconds - 0.05, fps=10.0)) == [max(0, round(seconds * 10 - 0.51))]
+    assert numbers(read_frames(path, num_frames=1, start=seconds - 0.05, fps=10.0)) == [
+        max(0, round(seconds * 10 - 0.51))
+    ]
 
 
 @pytest.mark.parametrize(
     ("suffix", "video", "audio", "rate"),
-    [("mpg", "mpeg1video", "mp2", 44100), ("ts", "libx264", "aac", 44100), ("mkv", "libx264", "flac", 16000), ("mp4", "mpeg4", "aac", 48000)],
+    [
+        ("mpg", "mpeg1video", "mp2", 44100),
+        ("ts", "libx264", "aac", 44100),
+        ("mkv", "libx264", "flac", 16000),
+        ("mp4", "mpeg4", "aac", 48000),
+    ],
 )
 def test_other_pictures_are_encoded_at_their_size_and_rate(tmp_path, suffix, video, audio, rate):
     def wide(stream):
         stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
 
     given, path = tmp_path / f"given.{suffix}", tmp_path / "out.mp4"
-    write_as(given, (video, numbered_frames(75, (50,)), range(75), 25), (audio, clicks(3.0, rate, (2.0,)), rate, 0), prepare=wide)
+    write_as(
+        given,
+        (video, numbered_frames(75, (50,)), range(75), 25),
+        (audio, clicks(3.0, rate, (2.0,)), rate, 0),
+        prepare=wide,
+    )
     mux(path, seconds=2.6, video_from=given, audio_from=given)
     info = check(path, 2.6, 25)
     assert (info.height, info.width, info.fps, info.sample_rate) == (64, 64, 25.0, rate)
-    with av.open(str(path)) as container:
-        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+    with av.open(str(path)) as out, av.open(str(given)) as source:  # MPEG-1 rounds it to one that it knows
+        assert out.streams.video[0].sample_aspect_ratio == source.streams.video[0].sample_aspect_ratio != 1
     heard = loudest(read_sound(path, num_samples=16000 * 5 // 2, sample_rate=16000), 16000)
     assert lit(read_frames(path, start=heard, num_frames=1, fps=25.0)) == [True]
     original = loudest(read_sound(given, num_samples=16000 * 5 // 2, sample_rate=16000), 16000)
@@ -131,7 +145,14 @@ def test_a_sound_file_keeps_its_rate_and_channels(tmp_path, channels):
 
 def test_frames_in_chunks_and_no_more_than_the_span(tmp_path):
     path = tmp_path / "out.mp4"
-    mux(path, seconds=1.6, frames=iter(numbered_frames(50).split(7)), fps=10.0, sound=torch.zeros(80000), sample_rate=16000)
+    mux(
+        path,
+        seconds=1.6,
+        frames=iter(numbered_frames(50).split(7)),
+        fps=10.0,
+        sound=torch.zeros(80000),
+        sample_rate=16000,
+    )
     check(path, 1.6, 10)
     assert numbers(torch.cat(list(iter_frames(path, fps=10.0)))) == list(range(16))
 

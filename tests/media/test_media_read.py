@@ -8,10 +8,29 @@ import soundfile
 import torch
 from media_clips import numbered_frames, numbers, write_as
 
-from cmmd_lightning.media import MediaError, iter_frames, iter_sound, probe, read_frames, read_sound, write_sound, write_video
+from cmmd_lightning.media import (
+    MediaError,
+    iter_frames,
+    iter_sound,
+    probe,
+    read_frames,
+    read_sound,
+    write_sound,
+    write_video,
+)
 
 COLOURS = torch.tensor(
-    [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255], [255, 0, 255], [255, 255, 255], [0, 0, 0], [128, 64, 32]],
+    [
+        [255, 0, 0],
+        [0, 255, 0],
+        [0, 0, 255],
+        [255, 255, 0],
+        [0, 255, 255],
+        [255, 0, 255],
+        [255, 255, 255],
+        [0, 0, 0],
+        [128, 64, 32],
+    ],
     dtype=torch.uint8,
 )
 
@@ -28,7 +47,11 @@ def test_colours_of_other_matrices(tmp_path, height):
     """BT.709, stated (small) or implied by the size (HD and nothing stated)."""
     rgb = torch.tensor([200.0, 60.0, 30.0])
     luma = rgb @ torch.tensor([0.2126, 0.7152, 0.0722])
-    planes = [16 + 219 * luma / 255, 128 + 224 * (rgb[2] - luma) / 1.8556 / 255, 128 + 224 * (rgb[0] - luma) / 1.5748 / 255]
+    planes = [
+        16 + 219 * luma / 255,
+        128 + 224 * (rgb[2] - luma) / 1.8556 / 255,
+        128 + 224 * (rgb[0] - luma) / 1.5748 / 255,
+    ]
     path = tmp_path / "clip.mp4"
     import av
 
@@ -70,7 +93,7 @@ def test_crop_keeps_the_centre(tmp_path, size):
     assert picture.shape == (3, *size)
     assert colour_at(picture, 0.6, 0.3) == "r"
     assert colour_at(picture, 0.6, 0.7) == "b"
-    # The border of the colours stays in the middle, the band on top keeps its share unless the crop takes of the height.
+    # The border of the colours stays in the middle, the band on top keeps its share.
     red = picture[0].float() > picture[2].float()
     assert abs(red[-1].float().mean() - 0.5) < 0.04
     green = (picture[1, :, 2] > 110).float().mean()
@@ -84,16 +107,24 @@ def test_letterbox_keeps_everything(tmp_path):
     assert picture.shape == (3, 80, 80)
     assert picture[:, :19].max() == 0
     assert picture[:, 61:].max() == 0
-    assert [colour_at(picture, 0.3, 0.05), colour_at(picture, 0.6, 0.05), colour_at(picture, 0.6, 0.95)] == ["g", "r", "b"]
+    assert [colour_at(picture, 0.3, 0.05), colour_at(picture, 0.6, 0.05), colour_at(picture, 0.6, 0.95)] == [
+        "g",
+        "r",
+        "b",
+    ]
     tall = read_frames(path, num_frames=1, fps=10.0, size=(41, 100), fit="letterbox")[0]
     assert (tall[:, :, :9].max(), tall[:, :, 91:].max()) == (0, 0)
 
 
-@pytest.mark.parametrize(("degrees", "shape", "green"), [(90, (192, 96), "left"), (-90, (192, 96), "right"), (180, (96, 192), "bottom")])
+@pytest.mark.parametrize(
+    ("degrees", "shape", "green"), [(90, (192, 96), "left"), (-90, (192, 96), "right"), (180, (96, 192), "bottom")]
+)
 def test_rotation_mark_is_followed(tmp_path, degrees, shape, green):
     """A mark of +90 degrees turns the picture counterclockwise: its top comes to lie left."""
     path = tmp_path / "phone.mp4"
-    write_as(path, ("libx264", halves(96, 192), range(3), 10), prepare=lambda stream: stream.set_display_rotation(degrees))
+    write_as(
+        path, ("libx264", halves(96, 192), range(3), 10), prepare=lambda stream: stream.set_display_rotation(degrees)
+    )
     picture = read_frames(path, num_frames=1, fps=10.0)[0]
     assert picture.shape[1:] == shape
     where = {"left": (0.5, 0.1), "right": (0.5, 0.9), "bottom": (0.9, 0.5)}
@@ -134,7 +165,9 @@ def test_last_frame_and_spans_beyond_the_end(tmp_path):
     write_video(path, numbered_frames(20), 10.0)
     assert numbers(read_frames(path, start=1.5, num_frames=5, fps=10.0)) == [15, 16, 17, 18, 19]
     assert numbers(read_frames(path, start=2.04, num_frames=1, fps=10.0)) == [19]
-    with pytest.raises(MediaError, match=r"clip.mp4: expected picture from 1.500 to 2.600 s, got picture that ends at 2.000 s"):
+    with pytest.raises(
+        MediaError, match=r"clip.mp4: expected picture from 1.500 to 2.600 s, got picture that ends at 2.000 s"
+    ):
         read_frames(path, start=1.5, num_frames=11, fps=10.0)
     with pytest.raises(MediaError, match="starts at 0 s or later"):
         read_frames(path, start=-0.5, num_frames=1, fps=10.0)
@@ -156,7 +189,10 @@ def test_resampling_in_closed_form(tmp_path, source_rate, sample_rate):
     assert np.abs(read - sine(times)).max() < (0.05 if source_rate == 44101 else 0.002)  # half a source sample
 
 
-@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("aiff", "PCM_16")])
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("aiff", "PCM_16")],
+)
 def test_sound_files(tmp_path, suffix, subtype):
     path = tmp_path / f"tone.{suffix}"
     left = sine(np.arange(32000) / 16000)
@@ -169,7 +205,13 @@ def test_sound_files(tmp_path, suffix, subtype):
 
 @pytest.mark.parametrize(
     ("suffix", "codec", "tolerance"),
-    [("mp3", "libmp3lame", 0.03), ("m4a", "aac", 0.03), ("opus", "libopus", 0.05), ("mov", "pcm_s24le", 1e-5), ("mkv", "pcm_f32le", 1e-5)],
+    [
+        ("mp3", "libmp3lame", 0.03),
+        ("m4a", "aac", 0.03),
+        ("opus", "libopus", 0.05),
+        ("mov", "pcm_s24le", 1e-5),
+        ("mkv", "pcm_f32le", 1e-5),
+    ],
 )
 def test_coded_sound_is_where_it_was(tmp_path, suffix, codec, tolerance):
     """Stereo through other codecs: the mean of both channels, no delay, and the source's length."""
@@ -204,7 +246,9 @@ def test_spans_of_sound_beyond_the_end(tmp_path):
     read = read_sound(path, start=0.5, num_samples=8700, sample_rate=16000)
     assert (read[:8000] - 0.5).abs().max() < 1e-4
     assert read[8000:].abs().max() == 0
-    with pytest.raises(MediaError, match=r"clip.wav: expected sound from 0.500 to 1.500 s, got sound that ends at 1.000 s"):
+    with pytest.raises(
+        MediaError, match=r"clip.wav: expected sound from 0.500 to 1.500 s, got sound that ends at 1.000 s"
+    ):
         read_sound(path, start=0.5, num_samples=16000, sample_rate=16000)
 
 

@@ -45,11 +45,11 @@ def test_click_and_flash(tmp_path, fps, sample_rate):
                     assert sound.abs().max() < 0.05
 
 
-def test_no_drift_over_a_minute(tmp_path):
-    fps, count = 29.97, 1800
-    flashes = tuple(range(450, count, 450))
+def test_no_drift_over_half_a_minute(tmp_path):
+    fps, count = 29.97, 900
+    flashes = tuple(range(150, count, 150))
     path = tmp_path / "long.mp4"
-    write_video(path, numbered_frames(count, flashes), fps, clicks(60.1, 44100, tuple(f / fps for f in flashes)), 44100)
+    write_video(path, numbered_frames(count, flashes), fps, clicks(30.1, 44100, tuple(f / fps for f in flashes)), 44100)
     for flash in flashes:
         start = flash / fps - 0.25
         assert lit(read_frames(path, start=start, num_frames=26, fps=100.0)).index(True) in (23, 24)
@@ -79,7 +79,8 @@ def test_seeking_equals_reading_through(tmp_path, suffix, video, audio, rate):
     frames = torch.cat(list(iter_frames(path, fps=20.0, chunk=7)))
     sound = torch.cat(list(iter_sound(path, sample_rate=16000, chunk=10_000)))
     shown = numbers(frames)
-    assert shown[0] == 0 and shown[-1] >= 147 and set(after - before for before, after in pairwise(shown)) == {1, 2}
+    assert (shown[0], shown[-1] >= 147) == (0, True)
+    assert set(after - before for before, after in pairwise(shown)) == {1, 2}
     for start in (0.05, 0.95, 2.1, 3.35, 4.75):
         part = read_frames(path, start=start, num_frames=16, fps=20.0)
         assert torch.equal(part, frames[round(start * 20) :][:16])

@@ -34,7 +34,9 @@ def test_one_stream_alone(tmp_path):
     silent, sound = probe(tmp_path / "silent.mp4"), probe(tmp_path / "sound.m4a")
     assert (silent.has_video, silent.has_audio, silent.problems) == (True, False, ("no sound",))
     assert (sound.has_video, sound.has_audio, sound.problems) == (False, True, ("no picture",))
-    assert loudest(read_sound(tmp_path / "sound.m4a", num_samples=16000, sample_rate=16000), 16000) == pytest.approx(0.4, abs=1e-4)
+    assert loudest(read_sound(tmp_path / "sound.m4a", num_samples=16000, sample_rate=16000), 16000) == pytest.approx(
+        0.4, abs=1e-4
+    )
 
 
 def test_chunks_equal_the_whole(tmp_path):
@@ -98,7 +100,10 @@ def test_sound_files(tmp_path, suffix):
         ((numbered_frames(2), 10.0, torch.zeros(10), None), "sample_rate: expected a positive number, got None"),
         ((None, None, torch.zeros(2, 10), 16000), r"sound: expected float \(N,\), got torch.float32 \(2, 10\)"),
         ((None, None, torch.tensor([0.0, float("nan")]), 16000), "sound: expected finite samples"),
-        (([numbered_frames(2), numbered_frames(2)[:, :, :32]], 10.0, None, None), "frames: expected every chunk to be 64 x 64"),
+        (
+            ([numbered_frames(2), numbered_frames(2)[:, :, :32]], 10.0, None, None),
+            "frames: expected every chunk to be 64 x 64",
+        ),
     ],
 )
 def test_wrong_arguments(tmp_path, arguments, message):
@@ -108,7 +113,7 @@ def test_wrong_arguments(tmp_path, arguments, message):
 
 
 def test_unknown_suffixes(tmp_path):
-    with pytest.raises(ValueError, match="expected one of the suffixes .mp4"):
+    with pytest.raises(ValueError, match=r"expected one of the suffixes .mp4"):
         write_video(tmp_path / "clip.gif", numbered_frames(2), 10.0)
     with pytest.raises(ValueError, match=r"expected the suffix .wav or .flac, got '.mp3'"):
         write_sound(tmp_path / "clip.mp3", torch.zeros(10), 16000)

@@ -74,7 +74,12 @@ def rising():
 
 @pytest.mark.parametrize(
     "frames",
-    [still(), sliding(), rising(), torch.randint(0, 255, (16, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()],
+    [
+        still(),
+        sliding(),
+        rising(),
+        torch.randint(0, 255, (16, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte(),
+    ],
     ids=["still", "sliding", "rising", "noise"],
 )
 def test_nothing_strikes_where_nothing_falls(frames):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
 NO_SPREAD = -30.0
 
+# Brings the mean colour of a cell, about 0.5 in standard deviation, to about unit variance in the latents.
+_COLOR_GAIN = 2.0
+
 # What of an AutoencoderKL's configuration shapes the network; the rest (its scaling factor, tiling) is not used here.
 _ARCHITECTURE = (
     "in_channels",
@@ -49,6 +52,7 @@ class CodecConfig:
             ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
         config: Keyword arguments of ``diffusers.AutoencoderKL``. The number of picture channels follows from
             ``unshuffle``, and the block types from ``block_out_channels``.
+        color_shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
 
     Raises:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
@@ -58,6 +62,7 @@ class CodecConfig:
     path: str | None = None
     unshuffle: int = 4
     config: dict[str, Any] | None = None
+    color_shortcut: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("pixel_unshuffle", "autoencoder_kl"):
@@ -143,7 +148,7 @@ class FrameCodec(nn.Module, ABC):
 
         The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
         """
-        described = {"kind": self.config.kind, "unshuffle": self.config.unshuffle, "config": self.config.config}
+        described = asdict(self.config)
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
@@ -189,14 +194,19 @@ class AutoencoderKLCodec(FrameCodec):
     The network's own scaling factor plays no part: ``shift`` and ``scale`` are measured. It runs channels_last, which
     on a CPU is the faster layout by far.
 
+    The network normalises away the level of what it is shown, and learns only slowly to carry colour past that. With
+    ``color_shortcut`` twice the mean colour of each cell's pixels is added to the first three latent channels, and the
+    interpolated colour that the latents carry is added to the decoded frames, so that the network learns the rest.
+
     Args:
         vae: The network. Its ``in_channels`` and ``out_channels`` must both be 3 * unshuffle**2, ``unshuffle`` whole.
+        color_shortcut: Whether colour goes around the network. False for networks that were trained elsewhere.
 
     Raises:
-        ValueError: If the channels fit no unshuffle factor.
+        ValueError: If the channels fit no unshuffle factor, or three latent channels are not there for the shortcut.
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, color_shortcut: bool = False) -> None:
         network = cast(Any, vae)
         architecture = plain({key: network.config[key] for key in _ARCHITECTURE})
         channels = architecture["in_channels"]
@@ -206,9 +216,12 @@ class AutoencoderKLCodec(FrameCodec):
                 f"AutoencoderKL: expected in_channels = out_channels = 3 * unshuffle**2, "
                 f"got {channels} and {architecture['out_channels']}"
             )
-        config = CodecConfig(kind="autoencoder_kl", unshuffle=unshuffle, config=architecture)
+        latent_channels = architecture["latent_channels"]
+        if color_shortcut and latent_channels < 3:
+            raise ValueError(f"color_shortcut: expected 3 latent channels or more, got {latent_channels}")
+        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, color_shortcut)
         downsample = unshuffle * 2 ** (len(architecture["block_out_channels"]) - 1)
-        super().__init__(config, architecture["latent_channels"], downsample)
+        super().__init__(config, latent_channels, downsample)
         self.vae = network.to(memory_format=torch.channels_last)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,12 +229,20 @@ class AutoencoderKLCodec(FrameCodec):
         self.latent_shape(*frames.shape[-2:])
         pixels = functional.pixel_unshuffle(frames, self.config.unshuffle).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(pixels).latent_dist
-        return posterior.mean.contiguous(), posterior.logvar.contiguous()
+        mean = posterior.mean.contiguous()
+        if self.config.color_shortcut:
+            color = _COLOR_GAIN * functional.avg_pool2d(frames, self.downsample)
+            mean = torch.cat([mean[:, :3] + color.to(mean.dtype), mean[:, 3:]], dim=1)
+        return mean, posterior.logvar.contiguous()
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Frames of raw latents, not clamped; see ``FrameCodec.reconstruct``."""
         pixels = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
-        return functional.pixel_shuffle(pixels.contiguous(), self.config.unshuffle)
+        frames = functional.pixel_shuffle(pixels.contiguous(), self.config.unshuffle)
+        if self.config.color_shortcut:
+            color = latents[:, :3].to(frames.dtype) / _COLOR_GAIN
+            frames = frames + functional.interpolate(color, scale_factor=self.downsample, mode="bilinear")
+        return frames
 
 
 def sample_posterior(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:

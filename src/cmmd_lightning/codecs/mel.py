@@ -32,6 +32,8 @@ class LogMel(nn.Module):
         n_mels: Bands, M.
         f_min: Lower edge of the lowest band in Hz.
         f_max: Upper edge of the highest band in Hz; None is half the sample rate.
+        floor: Magnitudes below this count as this. A floor above the noise of a recording makes its silence silent: the
+            log of noise is as rough at any level, and a model would spend itself on it.
 
     Raises:
         ValueError: If a band is so narrow that it holds no frequency of the ``n_fft`` transform.
@@ -55,11 +57,13 @@ class LogMel(nn.Module):
         n_mels: int = 80,
         f_min: float = 0.0,
         f_max: float | None = None,
+        floor: float = MAGNITUDE_FLOOR,
     ) -> None:
         super().__init__()
         import torchaudio
 
         self.sample_rate, self.n_fft, self.hop_length, self.n_mels = sample_rate, n_fft, hop_length, n_mels
+        self.floor = floor
         self.f_min, self.f_max = float(f_min), float(sample_rate / 2 if f_max is None else f_max)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
@@ -89,7 +93,7 @@ class LogMel(nn.Module):
             sound: (B, N), mono, values in [-1, 1].
 
         Returns:
-            (B, M, L), natural log of the magnitude, never below log(1e-5); not normalised.
+            (B, M, L), natural log of the magnitude, never below log(floor); not normalised.
 
         Raises:
             ValueError: If ``sound`` is not (B, N) with N >= 1.
@@ -122,7 +126,7 @@ class LogMel(nn.Module):
             center=False,
         )
         mel = (magnitude.transpose(1, 2) @ self.bank).transpose(1, 2)
-        return mel.clamp(min=MAGNITUDE_FLOOR).log()
+        return mel.clamp(min=self.floor).log()
 
     def normalize(self, log_mel: Tensor) -> Tensor:
         """Log-Mel of any shape to about zero mean and unit variance."""

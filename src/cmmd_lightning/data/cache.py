@@ -26,7 +26,7 @@ from cmmd_lightning.data.sources import Source
 
 FORMAT_VERSION = 1
 
-_MEL_SETTINGS = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
+_MEL_SETTINGS = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "floor")
 # Files kept open (mapped into memory) per process.
 _OPEN_FILES = 512
 # Temporary files that are older belong to a writer that was killed.

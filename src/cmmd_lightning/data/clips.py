@@ -25,6 +25,7 @@ class ClipSpec:
         n_fft: Window of the short-time Fourier transform, in samples.
         hop_length: Step between Mel frames, in samples.
         n_mels: Mel bands, M.
+        mel_floor: Mel magnitudes below this are silence (a full-scale tone reaches n_fft / 4); see `LogMel`.
 
     Raises:
         ValueError: If a size is not positive.
@@ -44,9 +45,10 @@ class ClipSpec:
     n_fft: int = 1024
     hop_length: int = 200
     n_mels: int = 80
+    mel_floor: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "fps", "height", "width", "sample_rate", "n_fft", "hop_length", "n_mels"):
+        for name in ("num_frames", "fps", "height", "width", "sample_rate", "n_fft", "hop_length", "n_mels", "mel_floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"ClipSpec.{name} must be positive, got {getattr(self, name)!r}")
         if self.fit not in ("crop", "letterbox"):
@@ -75,6 +77,11 @@ class ClipSpec:
     def mel_frames(self) -> int:
         """Mel frames in a clip, L."""
         return self.mel_frames_of(self.num_samples)
+
+    @property
+    def mel_settings(self) -> tuple[int, int, int, int, float, None, float]:
+        """Arguments of `LogMel`, in their order."""
+        return self.sample_rate, self.n_fft, self.hop_length, self.n_mels, 0.0, None, self.mel_floor
 
     def samples_of(self, num_frames: int) -> int:
         """Sound samples in the span of ``num_frames`` video frames."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +89,7 @@ def write_sample(folder: str, task: Task, source: str | None, sample: Sample, nu
         write_sound(f"{path}.wav", sample.sound, clip.sample_rate)
 
 
-def read_manifest(path: str | Path) -> list[Entry]:
+def _read(path: str | Path) -> list[Entry]:
     """The entries of a manifest; none where there is no such file, or (with a warning) where it is damaged."""
     try:
         entries = json.loads(Path(path).read_text())
@@ -102,7 +103,7 @@ def read_manifest(path: str | Path) -> list[Entry]:
         return []
 
 
-def write_manifest(path: str | Path, entries: Iterable[Entry]) -> None:
+def _write(path: str | Path, entries: Iterable[Entry]) -> None:
     """Writes a manifest, whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(list(entries), indent=1) + "\n")
@@ -116,36 +117,104 @@ def source_state(source: str | None) -> Entry:
     return {"source_bytes": state.st_size, "source_mtime_ns": state.st_mtime_ns}
 
 
-def earlier_entries(
-    entries: Iterable[Entry], inputs: Iterable[PredictInput], settings: Entry, folder: str
-) -> tuple[list[Entry], dict[str, Entry]]:
-    """What an earlier run left that stays.
+class Manifest:
+    """The manifest of a run: ``manifest.json`` in the folder, one entry per input, in the order of the inputs.
+
+    Entries of an earlier run stay where they are of other inputs, and their files are there and will not be
+    overwritten; and where they stand for just what this run would make: same settings, source unchanged, all files
+    there. Of several processes each writes a part, which the first one merges.
 
     Args:
-        entries: The manifest of the earlier run.
-        inputs: The inputs of this run.
-        settings: The settings of this run, as its own entries will state them.
-        folder: Where both write to.
+        folder: Where the files go.
+        inputs: The inputs of this run, of all processes.
+        settings: What every entry of this run states, ``task`` among it, and what must agree for an entry to stand.
+        part: Number of this process; None where there is one only.
 
-    Returns:
-        Entries of other inputs, whose files are still there and will not be overwritten; and, by stem, those that
-        stand for just what this run would make: same settings, source unchanged, all files there.
+    Attributes:
+        entries: Entries of this run's inputs so far, by the inputs' stems.
     """
-    planned = {tuple(os.path.join(folder, name) for name in item.outputs(settings["task"])): item for item in inputs}
-    taken = {path for paths in planned for path in paths}
-    sources = {item.source for item in planned.values()}
-    foreign: list[Entry] = []
-    done: dict[str, Entry] = {}
-    for entry in entries:
-        outputs = tuple(entry.get("outputs") or ())
-        if entry.get("status") != "ok" or not outputs or not all(map(os.path.isfile, outputs)):
-            continue
-        item = planned.get(outputs)
-        if item is None and entry.get("source") not in sources and taken.isdisjoint(outputs):
-            foreign.append(entry)
-        if item is not None and _says(entry, {**settings, "source": item.source, **source_state(item.source)}):
-            done[item.stem] = entry
-    return foreign, done
+
+    def __init__(self, folder: str, inputs: Iterable[PredictInput], settings: Entry, part: int | None = None) -> None:
+        self.folder, self.inputs, self.settings, self.part = folder, list(inputs), settings, part
+        self.path = Path(folder) / MANIFEST
+        self.entries: dict[str, Entry] = {}
+        self._foreign: list[Entry] = []
+        self._made: list[Entry] = []
+        self._next_save = 0.0
+
+    @property
+    def failed(self) -> list[str]:
+        """The status of each input that failed, in one line each."""
+        return [entry["status"] for entry in self._in_order() if entry["status"] != "ok"]
+
+    def begin(self) -> None:
+        """Takes over the manifest of an earlier run, with the parts that it left when it was interrupted."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        parts = self._parts()
+        entries = [entry for path in [self.path, *parts] for entry in _read(path)]
+        self._take_over({tuple(entry.get("outputs") or ()): entry for entry in entries}.values())
+        self._write_all()
+        for path in parts:
+            path.unlink()
+
+    def join(self) -> None:
+        """Takes over what another process has begun with."""
+        self._take_over(_read(self.path))
+
+    def add(self, entry: Entry) -> None:
+        """Adds the entry of an input, and saves unless, with very many inputs, that took over a tenth of the time."""
+        self.entries[entry["name"]] = entry
+        self._made.append(entry)
+        if time.monotonic() >= self._next_save:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the manifest, or this process's part of it."""
+        began = time.monotonic()
+        if self.part is None:
+            self._write_all()
+        else:
+            _write(self.path.with_name(f"manifest.part{self.part}.json"), self._made)
+        ended = time.monotonic()
+        self._next_save = ended + 9 * (ended - began)
+
+    def merge(self) -> None:
+        """Brings the parts of all processes together."""
+        parts = self._parts()
+        for path in parts:
+            self.entries.update({entry["name"]: entry for entry in _read(path)})
+        self._write_all()
+        for path in parts:
+            path.unlink()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob("manifest.part*.json"))
+
+    def _in_order(self) -> list[Entry]:
+        return [self.entries[item.stem] for item in self.inputs if item.stem in self.entries]
+
+    def _write_all(self) -> None:
+        _write(self.path, self._foreign + self._in_order())
+
+    def _take_over(self, entries: Iterable[Entry]) -> None:
+        task = self.settings["task"]
+        planned = {tuple(output_paths(item, task, self.folder)): item for item in self.inputs}
+        taken = {path for paths in planned for path in paths}
+        sources = {item.source for item in self.inputs}
+        for entry in entries:
+            outputs = tuple(entry.get("outputs") or ())
+            if entry.get("status") != "ok" or not outputs or not all(map(os.path.isfile, outputs)):
+                continue
+            item = planned.get(outputs)
+            if item is None and entry.get("source") not in sources and taken.isdisjoint(outputs):
+                self._foreign.append(entry)
+            if item is not None and _says(entry, {**self.settings, "source": item.source, **source_state(item.source)}):
+                self.entries[item.stem] = entry
+
+
+def output_paths(item: PredictInput, task: Task, folder: str) -> list[str]:
+    """The files to be made of an input."""
+    return [os.path.join(folder, name) for name in item.outputs(task)]
 
 
 def _says(entry: Entry, wanted: Entry) -> bool:

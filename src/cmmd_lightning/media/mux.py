@@ -143,9 +143,12 @@ def _packets_to_copy(media: MediaFile, seconds: float) -> int:
         return 0
     shown = [float(pts * stream.time_base) for pts, _, _ in packets]
     wanted = sum(time < seconds - 0.01 / rate for time in shown)
-    order = sorted(shown)
+    ends = [*sorted(shown)[1:], media.span("video").end]
     for count in (wanted, wanted + 1, wanted - 1):
-        if 0 < count <= len(shown) and max(shown[:count]) == order[count - 1]:
+        if not 0 < count <= len(shown):
+            continue
+        near = count == wanted or abs(ends[count - 1] - seconds) <= 1 / rate
+        if near and max(shown[:count]) < min(shown[count:], default=math.inf):
             return count
     return 0
 

@@ -101,9 +101,7 @@ def _probe_pcm(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
 def _probe_streams(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
     with MediaFile(path) as media:
         if not media.spans:
-            raise MediaError(
-                path, "picture or sound", f"only {', '.join(s.type for s in media.streams) or 'an empty file'}"
-            )
+            raise MediaError(path, "picture or sound", f"only {', '.join(stream.type for stream in media.streams)}")
         facts: dict[str, Any] = {}
         if media.has("video"):
             facts |= _video_facts(media)

@@ -25,7 +25,7 @@ _BLOCK = 1 << 16  # samples read from a PCM file at a time
 _FILTER_WIDTH = 32  # zero crossings of the resampling filter on either side
 _ROLLOFF = 0.945
 _LARGEST_KERNEL = 20_000_000
-_CUT_SHORT = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_CUT_SHORT = re.compile(r"^ *(data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Sound(Protocol):
@@ -94,12 +94,13 @@ class PcmFile:
             at += block.shape[1]
             yield block
 
-    def _stated_frames(self) -> float:
+    def _stated_frames(self) -> int:
         """Frames that the header states; libsndfile counts only those that are there, and notes the difference."""
         cut = _CUT_SHORT.search(self.file.extra_info)
-        if cut is None or int(cut[1]) >= 2**31 - 64 or int(cut[2]) == 0:  # lengths that streaming writers leave open
+        if cut is None or int(cut[2]) >= 2**31 - 64:  # a length that a streaming writer left open
             return self.file.frames
-        return max(self.file.frames, round(self.file.frames * int(cut[1]) / int(cut[2])))
+        stated, present = (int(size) - (8 if cut[1] == "SSND" else 0) for size in cut.groups()[1:])
+        return stated // (present // self.file.frames) if self.file.frames else 0
 
 
 class StreamSound:
@@ -187,7 +188,7 @@ def resampled(sound: Sound, first: int, count: int, sample_rate: int, chunk: int
         return
     ratio = Fraction(sound.rate, sample_rate)
     if ratio.numerator * ratio.denominator > _LARGEST_KERNEL:
-        ratio, chunk = ratio.limit_denominator(2000), min(chunk, 4096)  # near enough for a short piece
+        ratio, chunk = ratio.limit_denominator(500), min(chunk, 4096)  # near enough for a short piece
     source, target = ratio.numerator, ratio.denominator
     lead = math.ceil(_FILTER_WIDTH / (min(source, target) * _ROLLOFF)) + 1  # periods that the filter reaches, and one
 

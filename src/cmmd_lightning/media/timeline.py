@@ -22,8 +22,8 @@ from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, 
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
 
-# Formats read from their start only (no times to seek by; after a seek, MPEG program streams are a frame off where several
-# frames share a packet), and formats that do not state the length of each stream.
+# Formats read from their start only (no times to seek by; after a seek, MPEG program streams are a frame off where
+# several frames share a packet), and formats that do not state the length of each stream.
 _SEQUENTIAL = frozenset({"mpeg", "mp3", "aac", "h264", "hevc", "mpegvideo", "m4v", "ac3", "eac3"})
 _HEADERLESS = _SEQUENTIAL | {"mpegts", "matroska", "ogg", "flv"}
 _MP3_PADDING = 0.1  # seconds that a LAME header may take off the last packets
@@ -98,7 +98,9 @@ class MediaFile:
         """
         index = self._indices[kind]
         if index is None:
-            held = ", ".join(f"{s.type} ({s.codec_context.name})" for s in self.streams if s.type in NOUN and s.codec_context)
+            held = ", ".join(
+                f"{s.type} ({s.codec_context.name})" for s in self.streams if s.type in NOUN and s.codec_context
+            )
             raise MediaError(self.path, f"{'a video' if kind == 'video' else 'an audio'} stream", held or "neither")
         return self._container.streams[index]
 
@@ -203,11 +205,15 @@ class MediaFile:
 
     def _open(self) -> Any:
         check_exists(self.path)
+        got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing"
         try:
-            return av.open(self.path, metadata_errors="replace")
+            container = av.open(self.path, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
-            got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing ({error.strerror})"
-            raise MediaError(self.path, "a media file", got) from error
+            raise MediaError(self.path, "a media file", f"{got} ({error.strerror})") from error
+        if not len(container.streams):
+            container.close()
+            raise MediaError(self.path, "a media file", got)
+        return container
 
     def _rewind(self) -> None:
         """To the start, by opening the file again unless nothing was read yet: seeking there is inexact."""

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from av.container import OutputContainer
 from av.packet import Packet
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, VideoReformatter
 from torch import Tensor
 from torchaudio.functional import resample
 
@@ -24,6 +24,7 @@ from .container import written_whole
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_FRAME = 1024
+X264_EXACT = {"x264-params": "mbtree=0"}  # with it, small pictures are encoded a little differently at each run
 CRF = 16  # x264's constant rate factor: visually near lossless
 _CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".m4a")
 _BT601 = 6  # AVCOL_*_SMPTE170M: what players assume of small pictures
@@ -122,7 +123,7 @@ def video_track(
         raise ValueError("frames: expected at least one frame, got none")
     height, width = _checked(first).shape[2:]
     rate = Fraction(_positive("fps", fps)).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast"})
+    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast", **X264_EXACT})
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     context = stream.codec_context
     context.time_base = 1 / rate
@@ -134,10 +135,17 @@ def video_track(
 
     def encode() -> Track:
         numbers = itertools.count()
+        reformatter = VideoReformatter()
         for chunk in itertools.chain([first], chunks):
             for picture in _checked(chunk, (height, width)).permute(0, 2, 3, 1).numpy():
                 rgb = av.VideoFrame.from_ndarray(_even(picture), format="rgb24")
-                frame = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=_LIMITED_RANGE)
+                frame = reformatter.reformat(
+                    rgb,
+                    format="yuv420p",
+                    dst_colorspace=Colorspace.ITU601,
+                    dst_color_range=_LIMITED_RANGE,
+                    threads=1,
+                )
                 frame.pts, frame.time_base = next(numbers), 1 / rate
                 yield float(frame.pts / rate), [_lasting(packet) for packet in stream.encode(frame)]
         yield float(next(numbers) / rate), [_lasting(packet) for packet in stream.encode(None)]
@@ -155,7 +163,7 @@ def sound_track(container: OutputContainer, sound: Tensor, sample_rate: int | No
         known = next((known for known in AAC_RATES if known > rate), AAC_RATES[-1])
         samples, rate = resample(samples, rate, known), known
     layout = ("mono", "stereo")[len(samples) - 1]
-    stream = container.add_stream("aac", rate=rate, layout=layout)
+    stream = container.add_stream("aac", rate=rate, layout=layout, options={"aac_coder": "fast"})
     stream.bit_rate = min(6 * rate, 160_000) * len(samples)
     array = samples.clamp(-1.0, 1.0).numpy()
 

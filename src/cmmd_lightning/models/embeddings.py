@@ -39,4 +39,4 @@ class TimesEmbedding(nn.Module):
     def forward(self, t_video: Tensor, t_audio: Tensor) -> Tensor:
         """(B,), (B,) -> (B, D)."""
         parts = [sinusoidal_embedding(t, self.channels) for t in (t_video, t_audio)]
-        return self.mlp(torch.cat(parts, dim=1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat(parts, dim=1).to(next(self.mlp.parameters()).dtype))

@@ -126,7 +126,7 @@ class JointUNet(nn.Module):
         levels = range(len(video))
         last = len(video) - 1
         self.embedding = TimesEmbedding(spec.embedding_channels)
-        self.video_in = nn.Conv2d(latent_channels, video[0], 3, padding=1)
+        self.video_in = nn.Conv2d(latent_channels + 2, video[0], 3, padding=1)
         self.audio_in = time_conv(n_mels, audio[0])
         self.down = nn.ModuleList(
             JointLevel((video[i], video[i]), (audio[i], audio[i]), spec, i in spec.attention_levels) for i in levels
@@ -143,12 +143,12 @@ class JointUNet(nn.Module):
         self.video_norm, self.audio_norm = group_norm(video[0]), group_norm(audio[0])
         self.video_out = zero_init(nn.Conv2d(video[0], latent_channels, 3, padding=1))
         self.audio_out = zero_init(time_conv(audio[0], n_mels))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _level(self, level: nn.Module, *args: Any) -> tuple[Tensor, Tensor]:
         if self.spec.gradient_checkpointing and self.training:
-            return torch.utils.checkpoint.checkpoint(level, *args, use_reentrant=False)  # type: ignore[no-any-return]
-        return level(*args)  # type: ignore[no-any-return]
+            return torch.utils.checkpoint.checkpoint(level, *args, use_reentrant=False)
+        return level(*args)
 
     def forward(self, z_video: Tensor, z_audio: Tensor, t_video: Tensor, t_audio: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities of both modalities.
@@ -165,7 +165,7 @@ class JointUNet(nn.Module):
         frames, height = z_video.shape[2], z_video.shape[3]
         embedding = self.embedding(t_video, t_audio)
         video = rearrange(z_video, "b c t h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        video = by_clip(self.video_in(video), frames)
+        video = by_clip(self.video_in(_with_coordinates(video)), frames)
         audio = self.audio_in(z_audio.unsqueeze(3).contiguous(memory_format=torch.channels_last))
 
         skips: list[tuple[Tensor, Tensor, int]] = []
@@ -188,3 +188,14 @@ class JointUNet(nn.Module):
         video = self.video_out(by_frame(F.silu(self.video_norm(video)), height))
         audio = self.audio_out(F.silu(self.audio_norm(audio)))
         return rearrange(video, "(b t) c h w -> b c t h w", t=frames), audio.squeeze(3)
+
+
+def _with_coordinates(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C + 2, H, W): the places y and x, from -1 to 1 (Liu et al., arXiv 1807.03247).
+
+    What a thing does often shows in where it is (on the floor, in a hand), and convolutions alone hardly know.
+    """
+    y = torch.linspace(-1, 1, x.shape[2], dtype=x.dtype, device=x.device)[:, None].expand(1, 1, *x.shape[2:])
+    x_ = torch.linspace(-1, 1, x.shape[3], dtype=x.dtype, device=x.device).expand(1, 1, *x.shape[2:])
+    places = torch.cat([y, x_], dim=1).expand(len(x), -1, -1, -1)
+    return torch.cat([x, places], dim=1).contiguous(memory_format=torch.channels_last)

@@ -60,7 +60,7 @@ def background(frames: Tensor, *, contrast: float = 0.1) -> Tensor:
         0.0
     """
     pixels = frames_to_unit(frames)
-    ranked = pixels.permute(1, 2, 3, 0).sort(dim=-1).values
+    ranked = torch.from_numpy(np.sort(pixels.permute(1, 2, 3, 0).numpy(), axis=-1))
     last = len(pixels) - 1
     median = ranked[..., last // 2]
     spread = ranked[..., round(0.95 * last)] - ranked[..., round(0.05 * last)]

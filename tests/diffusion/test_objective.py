@@ -1,0 +1,473 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cmmd_lightning.diffusion.objective import (
+    AUDIO_TO_VIDEO,
+    JOINT,
+    VIDEO_TO_AUDIO,
+    Draws,
+    Errors,
+    ObjectiveSpec,
+    contrastive_bound,
+    contrastive_loss,
+    diffusion_loss,
+    draw_example,
+    measure_errors,
+    stack_draws,
+    velocity_error,
+)
+from cmmd_lightning.diffusion.schedule import NoiseSchedule
+
+VIDEO, AUDIO = torch.Size((3, 4, 2, 2)), torch.Size((5, 6))
+SCHEDULE = NoiseSchedule()
+ONLY = {task: tuple(float(i == task) for i in range(3)) for task in (JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO)}
+
+
+def draws_of(spec: ObjectiveSpec, batch: int, seed: int = 0) -> Draws:
+    generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(batch)]
+    return stack_draws([draw_example(g, spec, i, VIDEO, AUDIO) for i, g in enumerate(generators)])
+
+
+def data_of(batch: int, count: int = 2, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    pair = torch.randn(batch, *VIDEO, generator=generator), torch.randn(batch, *AUDIO, generator=generator)
+    negatives = (
+        torch.randn(batch, count, *VIDEO, generator=generator),
+        torch.randn(batch, count, *AUDIO, generator=generator),
+    )
+    return pair, negatives
+
+
+class Crossing(nn.Module):
+    """Velocities that depend on the own noisy data, on the partner and on both times, with two weights to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.video = nn.Parameter(torch.tensor([0.6, -0.4, 0.3]))
+        self.audio = nn.Parameter(torch.tensor([0.5, 0.7, -0.2]))
+        self.batches: list[int] = []
+
+    def forward(self, z_video, z_audio, t_video, t_audio):
+        self.batches.append(len(z_video))
+        see_audio = (z_audio[:, :3, :4] * (1 + t_audio.float())[:, None, None]).unflatten(2, (4, 1, 1))
+        see_video = (z_video.mean((3, 4)) * (1 + t_video.float())[:, None, None]).mean(1)
+        a, b, c = self.video
+        v_video = torch.tanh(a * z_video + b * see_audio) + c * t_video.float().reshape(-1, 1, 1, 1, 1)
+        a, b, c = self.audio
+        v_audio = torch.tanh(a * z_audio + b * F.pad(see_video, (0, 2))[:, None]) + c * t_audio.float()[:, None, None]
+        return v_video, v_audio
+
+
+def one_by_one(network, data, negatives, draws, form="condition"):
+    """What `measure_errors` says, example by example and forward by forward: the reference."""
+    batch, count = len(data[0]), negatives[0].shape[1]
+    noised = {}
+    for name, x, eps, t in (
+        ("video", data[0], draws.noise_video, draws.t_video),
+        ("audio", data[1], draws.noise_audio, draws.t_audio),
+    ):
+        alpha = torch.cos(t * math.pi / 2).float().reshape(-1, *[1] * (x.ndim - 1))
+        sigma = torch.sin(t * math.pi / 2).float().reshape(-1, *[1] * (x.ndim - 1))
+        noised[name] = (alpha, sigma, eps, alpha * x + sigma * eps, alpha * eps - sigma * x)
+    found = {"video": [], "audio": [], "video_negative": {}, "audio_negative": {}}
+    for i in range(batch):
+        z = {name: values[3][i : i + 1] for name, values in noised.items()}
+        times = draws.t_video[i : i + 1], draws.t_audio[i : i + 1]
+        plain = dict(zip(("video", "audio"), network(z["video"], z["audio"], *times), strict=True))
+        for name in ("video", "audio"):
+            found[name].append((plain[name] - noised[name][4][i]).square().mean())
+        if not draws.contrastive[i]:
+            continue
+        for own, other, generated, wrong in (
+            ("video", "audio", draws.generates_video[i], negatives),
+            ("audio", "video", draws.generates_audio[i], negatives),
+        ):
+            if not generated:
+                continue
+            row = []
+            for k in range(count):
+                if form == "condition":
+                    alpha, sigma, eps, _, _ = (values[i : i + 1] for values in noised[other])
+                    partner = alpha * wrong[0 if other == "video" else 1][i : i + 1, k] + sigma * eps
+                    replaced = {own: z[own], other: partner}
+                    prediction = network(replaced["video"], replaced["audio"], *times)[0 if own == "video" else 1]
+                    target = noised[own][4][i]
+                else:
+                    alpha, sigma, eps, _, _ = (values[i] for values in noised[own])
+                    prediction = plain[own][0]
+                    target = alpha * eps - sigma * wrong[0 if own == "video" else 1][i, k]
+                row.append((prediction - target).square().mean())
+            found[f"{own}_negative"][i] = torch.stack(row)
+    return found
+
+
+def check_against(errors: Errors, found) -> None:
+    torch.testing.assert_close(errors.video, torch.stack(found["video"]), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(errors.audio, torch.stack(found["audio"]), atol=1e-6, rtol=1e-5)
+    for rows, negative, name in (
+        (errors.video_rows, errors.video_negative, "video_negative"),
+        (errors.audio_rows, errors.audio_negative, "audio_negative"),
+    ):
+        assert rows.tolist() == list(found[name])
+        if len(rows):
+            torch.testing.assert_close(negative, torch.stack(list(found[name].values())), atol=1e-6, rtol=1e-5)
+
+
+# ---- draws
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), drop=st.sampled_from([0.0, 0.5]), index=st.integers(0, 63))
+def test_the_roles_of_an_example_are_of_one_task(seed, drop, index):
+    spec = ObjectiveSpec(drop_probability=drop)
+    d = draw_example(torch.Generator().manual_seed(seed), spec, index, VIDEO, AUDIO)
+    t_video, t_audio = d.t_video.item(), d.t_audio.item()
+    video, audio = d.generates_video.item(), d.generates_audio.item()
+    assert video or audio
+    if video and audio:
+        assert 0 <= t_video == t_audio < 1
+        assert d.contrastive.item()
+    else:
+        condition = t_audio if video else t_video
+        assert condition in (0.0, 1.0)  # clean, or dropped
+        assert 0 <= (t_video if video else t_audio) < 1
+        assert d.contrastive.item() == (condition == 0.0)  # a dropped condition gets no negatives
+    assert d.noise_video.shape == (1, *VIDEO)
+    assert d.noise_audio.shape == (1, *AUDIO)
+
+
+@pytest.mark.parametrize(
+    ("task", "t_video", "t_audio", "generates"),
+    [(VIDEO_TO_AUDIO, 0.0, None, (False, True)), (AUDIO_TO_VIDEO, None, 0.0, (True, False))],
+)
+def test_conditional_tasks(task, t_video, t_audio, generates):
+    spec = ObjectiveSpec(task_probabilities=ONLY[task], drop_probability=0.5)
+    d = draws_of(spec, 400)
+    condition = d.t_video if t_audio is None else d.t_audio
+    assert set(condition.tolist()) == {0.0, 1.0}
+    assert condition.mean().item() == pytest.approx(0.5, abs=0.08)
+    assert torch.equal(d.contrastive, condition == 0.0)
+    assert d.generates_video.unique().tolist() == [generates[0]]
+    assert d.generates_audio.unique().tolist() == [generates[1]]
+    generated = d.t_audio if t_audio is None else d.t_video
+    assert generated.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert len(generated.unique()) == 400
+
+
+def test_joint_drops_either_side_alike():
+    d = draws_of(ObjectiveSpec(task_probabilities=ONLY[JOINT], drop_probability=0.5), 600)
+    lost_video, lost_audio = ~d.generates_video, ~d.generates_audio
+    assert not (lost_video & lost_audio).any()
+    assert torch.equal(d.t_video == 1.0, lost_video)
+    assert torch.equal(d.t_audio == 1.0, lost_audio)
+    assert lost_video.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert lost_audio.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    both = ~(lost_video | lost_audio)
+    assert torch.equal(d.t_video[both], d.t_audio[both])
+
+
+def test_tasks_are_drawn_as_often_as_asked():
+    d = draws_of(ObjectiveSpec(task_probabilities=(1, 2, 1), drop_probability=0.0), 1200)
+    shares = [x.float().mean().item() for x in (d.generates_video & d.generates_audio, ~d.generates_video)]
+    assert shares == pytest.approx([0.25, 0.5], abs=0.04)
+
+
+def test_a_draw_follows_from_its_generator_alone():
+    spec = ObjectiveSpec()
+    first, second = draws_of(spec, 8), draws_of(spec, 8)
+    for name, value in vars(first).items():
+        assert torch.equal(value, getattr(second, name)), name
+    assert not torch.equal(draws_of(spec, 8, seed=1).t_audio, first.t_audio)
+
+
+@pytest.mark.parametrize(("share", "every"), [(1.0, 1), (0.5, 2), (0.25, 4)])
+def test_the_contrastive_share_is_spread_evenly_over_the_batch(share, every):
+    spec = ObjectiveSpec(contrastive_share=share, drop_probability=0.0)
+    chosen = draws_of(spec, 16).contrastive.nonzero().squeeze(1).tolist()
+    assert chosen == list(range(every - 1, 16, every))
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize("form", ["condition", "target"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("task", [None, JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO])
+def test_batched_errors_equal_separate_forwards(task, count, form):
+    probabilities = {} if task is None else {"task_probabilities": ONLY[task]}
+    spec = ObjectiveSpec(drop_probability=0.3, contrastive_share=0.75, **probabilities)
+    draws, (data, negatives) = draws_of(spec, 10), data_of(10, count)
+    network = Crossing()
+    errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
+    extra = len(errors.video_rows) + len(errors.audio_rows)
+    assert network.batches == [10 + (count * extra if form == "condition" else 0)]
+    check_against(errors, one_by_one(network, data, negatives, draws, form))
+
+
+def test_condition_form_changes_nothing_but_the_partner():
+    """Same noise, same times: a negative equal to the condition has the same error."""
+    draws, (data, _) = draws_of(ObjectiveSpec(drop_probability=0.0), 9), data_of(9)
+    same = data[0][:, None], data[1][:, None]
+    errors = measure_errors(Crossing(), SCHEDULE, data, same, draws)
+    torch.testing.assert_close(errors.video_negative[:, 0], errors.video[errors.video_rows])
+    torch.testing.assert_close(errors.audio_negative[:, 0], errors.audio[errors.audio_rows])
+    errors = measure_errors(Crossing(), SCHEDULE, data, same, draws, "target")
+    torch.testing.assert_close(errors.audio_negative[:, 0], errors.audio[errors.audio_rows])
+
+
+def test_condition_form_uses_the_partner_of_the_generated_modality():
+    """Sound is generated: only wrong videos count; video: only wrong sounds; joint: each in turn."""
+    network = Crossing()
+    for task, matters in ((VIDEO_TO_AUDIO, (True, False)), (AUDIO_TO_VIDEO, (False, True)), (JOINT, (True, True))):
+        draws = draws_of(ObjectiveSpec(task_probabilities=ONLY[task], drop_probability=0.0), 4)
+        data, negatives = data_of(4)
+        plain = measure_errors(network, SCHEDULE, data, negatives, draws)
+        for side in range(2):
+            changed = tuple(x + 1.0 if i == side else x for i, x in enumerate(negatives))
+            other = measure_errors(network, SCHEDULE, data, changed, draws)
+            pairs = ((plain.audio_negative, other.audio_negative), (plain.video_negative, other.video_negative))
+            for i, (a, b) in enumerate(pairs):
+                assert torch.equal(a, b) == (i != side or not matters[side])
+
+
+def test_target_form_values_by_hand():
+    """One example, v2a, e_neg = mean (v - (alpha eps - sigma y))^2, and no partner is needed to be wrong."""
+    x = torch.full((1, 1, 1, 1, 1), 2.0), torch.tensor([[[1.0, -1.0]]])
+    wrong = torch.zeros(1, 1, 1, 1, 1, 1), torch.tensor([[[[3.0, 0.0]]]])
+    draws = Draws(
+        t_video=torch.zeros(1),
+        t_audio=torch.tensor([0.5]),
+        generates_video=torch.tensor([False]),
+        generates_audio=torch.tensor([True]),
+        contrastive=torch.tensor([True]),
+        noise_video=torch.zeros(1, 1, 1, 1, 1),
+        noise_audio=torch.tensor([[[2.0, 4.0]]]),
+    )
+
+    def network(z_video, z_audio, t_video, t_audio):
+        return torch.zeros_like(z_video), torch.ones_like(z_audio)
+
+    errors = measure_errors(network, SCHEDULE, x, wrong, draws, "target")
+    root = math.sqrt(0.5)
+    # true velocity: root * (2 - 1, 4 + 1); wrong: root * (2 - 3, 4 - 0)
+    assert errors.audio.item() == pytest.approx(((1 - root) ** 2 + (1 - 5 * root) ** 2) / 2)
+    assert errors.audio_negative.item() == pytest.approx(((1 + root) ** 2 + (1 - 4 * root) ** 2) / 2)
+    assert errors.video_negative.numel() == 0
+
+
+@pytest.mark.parametrize("form", ["condition", "target"])
+def test_without_negatives_there_is_no_contrastive_term(form):
+    draws, (data, negatives) = draws_of(ObjectiveSpec(), 5), data_of(5)
+    for none in (None, (negatives[0][:, :0], negatives[1][:, :0])):
+        errors = measure_errors(Crossing(), SCHEDULE, data, none, draws, form)
+        assert len(errors.video_rows) == len(errors.audio_rows) == 0
+        for bound in ("linear", "hinge", "infonce"):
+            assert contrastive_loss(errors, ObjectiveSpec(bound=bound)).item() == 0.0
+
+
+# ---- masks
+
+
+def leaf_errors(batch: int) -> Errors:
+    def values(*shape):
+        return torch.rand(shape, generator=torch.Generator().manual_seed(len(shape))).requires_grad_()
+
+    rows = torch.arange(batch)
+    return Errors(values(batch), values(batch), rows, values(batch, 2), rows, values(batch, 2))
+
+
+def roles(video: list[bool], audio: list[bool]) -> Draws:
+    draws = draws_of(ObjectiveSpec(), len(video))
+    return replace(draws, generates_video=torch.tensor(video), generates_audio=torch.tensor(audio))
+
+
+def test_the_loss_is_the_sum_over_generated_modalities_over_the_batch_size():
+    errors = leaf_errors(4)
+    # joint, v2a, a2v, joint with dropped video
+    draws = roles([True, False, True, False], [True, True, False, True])
+    v, a = errors.video.tolist(), errors.audio.tolist()
+    loss = diffusion_loss(errors, draws)
+    assert loss.item() == pytest.approx((v[0] + a[0] + a[1] + v[2] + a[3]) / 4)
+    loss.backward()
+    # a clean or dropped condition is never in the loss; joint counts both; never divided by the active count
+    assert errors.video.grad.tolist() == [0.25, 0.0, 0.25, 0.0]
+    assert errors.audio.grad.tolist() == [0.25, 0.25, 0.0, 0.25]
+
+
+@pytest.mark.parametrize("task", [VIDEO_TO_AUDIO, AUDIO_TO_VIDEO])
+@pytest.mark.parametrize("drop", [0.0, 0.999])
+def test_a_condition_clean_or_dropped_is_not_in_the_loss(task, drop):
+    spec = ObjectiveSpec(task_probabilities=ONLY[task], drop_probability=drop)
+    draws, (data, negatives) = draws_of(spec, 6), data_of(6)
+
+    class Apart(nn.Module):
+        """Each stream a bias of its own."""
+
+        def __init__(self):
+            super().__init__()
+            self.biases = nn.Parameter(torch.zeros(2))
+
+        def forward(self, z_video, z_audio, t_video, t_audio):
+            return z_video + self.biases[0], z_audio + self.biases[1]
+
+    network = Apart()
+    errors = measure_errors(network, SCHEDULE, data, negatives, draws)
+    (diffusion_loss(errors, draws) + contrastive_loss(errors, spec)).backward()
+    condition = 0 if task == VIDEO_TO_AUDIO else 1
+    assert network.biases.grad[condition] == 0.0
+    assert network.biases.grad[1 - condition] != 0.0
+    if drop:
+        assert len(errors.audio_rows) == len(errors.video_rows) == 0
+
+
+def test_a_dropped_condition_tells_the_network_nothing():
+    """t = 1 and zero signal: the condition may be anything."""
+    spec = ObjectiveSpec(task_probabilities=ONLY[VIDEO_TO_AUDIO], drop_probability=0.999)
+    draws, (data, negatives) = draws_of(spec, 5), data_of(5)
+    assert draws.t_video.tolist() == [1.0] * 5
+    plain = measure_errors(Crossing(), SCHEDULE, data, negatives, draws)
+    other = measure_errors(Crossing(), SCHEDULE, (data[0] * 7 + 3, data[1]), negatives, draws)
+    assert torch.equal(plain.audio, other.audio)
+
+
+# ---- bounds
+
+
+def test_bounds_by_hand():
+    error, negative = torch.tensor([0.2, 0.5]), torch.tensor([[0.4, 0.25], [0.1, 0.9]])
+    assert contrastive_bound(error, negative, "linear").tolist() == pytest.approx([-0.325, -0.5])
+    hinge = contrastive_bound(error, negative, "hinge", margin=0.1)
+    assert hinge.tolist() == pytest.approx([(0 + 0.05) / 2, (0.5 + 0) / 2])
+    got = contrastive_bound(error, negative, "infonce", temperature=0.1)
+    first = -math.log(math.exp(-2) / (math.exp(-2) + math.exp(-4) + math.exp(-2.5)))
+    second = -math.log(math.exp(-5) / (math.exp(-5) + math.exp(-1) + math.exp(-9)))
+    assert got.tolist() == pytest.approx([first, second], rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(1, 6), temperature=st.floats(0.02, 2.0))
+def test_infonce_is_cross_entropy_of_the_true_partner(seed, count, temperature):
+    generator = torch.Generator().manual_seed(seed)
+    error, negative = torch.rand(5, generator=generator), torch.rand(5, count, generator=generator)
+    logits = -torch.cat([error[:, None], negative], 1) / temperature
+    expected = F.cross_entropy(logits, torch.zeros(5, dtype=torch.long), reduction="none")
+    got = contrastive_bound(error, negative, "infonce", temperature)
+    torch.testing.assert_close(got, expected)
+    assert (got >= 0).all()
+
+
+def test_a_network_that_ignores_its_partner_scores_log_of_the_choices():
+    error = torch.rand(4)
+    got = contrastive_bound(error, error[:, None].expand(4, 3), "infonce")
+    torch.testing.assert_close(got, torch.full((4,), math.log(4.0)))
+    torch.testing.assert_close(contrastive_bound(error, error[:, None], "hinge", margin=0.3), torch.full((4,), 0.3))
+
+
+@pytest.mark.parametrize("bound", ["linear", "hinge", "infonce"])
+def test_the_mean_over_negatives_and_no_end_to_what_is_far(bound):
+    error, negative = torch.tensor([0.3]), torch.tensor([[0.35]])
+    one = contrastive_bound(error, negative, bound)
+    if bound != "infonce":  # K copies of one negative count as one
+        torch.testing.assert_close(contrastive_bound(error, negative.expand(1, 5), bound), one)
+    far = contrastive_bound(error, torch.tensor([[1e4]]), bound).item()
+    assert far == (-1e4 if bound == "linear" else pytest.approx(0.0, abs=1e-6))  # only linear is unbounded below
+
+
+@pytest.mark.parametrize("bound", ["linear", "hinge", "infonce"])
+def test_the_bounds_push_wrong_partners_up_and_the_true_one_down(bound):
+    error, negative = torch.tensor([0.3], requires_grad=True), torch.tensor([[0.35, 0.32]], requires_grad=True)
+    contrastive_bound(error, negative, bound).sum().backward()
+    assert (negative.grad < 0).all()
+    assert error.grad is None if bound == "linear" else (error.grad > 0).all()
+
+
+@pytest.mark.parametrize("form", ["condition", "target"])
+@pytest.mark.parametrize("bound", ["linear", "hinge", "infonce"])
+def test_a_gradient_step_on_the_contrastive_term_raises_the_gap(bound, form):
+    """On that term alone: e_neg - e grows (for linear, which does not hold e, e_neg grows)."""
+    # margin wide enough that no hinge is flat
+    spec = ObjectiveSpec(bound=bound, form=form, drop_probability=0.0, margin=5.0, temperature=0.5)
+    draws, (data, negatives) = draws_of(spec, 16), data_of(16)
+    network = Crossing()
+
+    def gap():
+        e = measure_errors(network, SCHEDULE, data, negatives, draws, form)
+        pairs = ((e.video[e.video_rows], e.video_negative), (e.audio[e.audio_rows], e.audio_negative))
+        held = 0.0 if bound == "linear" else 1.0
+        return sum((negative.mean(1) - held * error).sum() for error, negative in pairs), e
+
+    before, errors = gap()
+    loss = contrastive_loss(errors, spec)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter -= 0.02 * parameter.grad
+        after, errors = gap()
+    assert contrastive_loss(errors, spec) < loss
+    assert after > before + 1e-4
+
+
+# ---- reduction
+
+
+def test_the_contrastive_term_has_the_reduction_of_the_diffusion_loss():
+    errors = leaf_errors(4)
+    v, a = errors.video_negative.mean(1).sum().item(), errors.audio_negative.mean(1).sum().item()
+    whole = contrastive_loss(errors, ObjectiveSpec(bound="linear"))
+    assert whole.item() == pytest.approx(-(v + a) / 4)
+    # Measured on half of the examples, it keeps its size.
+    half = contrastive_loss(errors, ObjectiveSpec(bound="linear", contrastive_share=0.5))
+    assert half.item() == pytest.approx(-(v + a) / 2)
+
+
+def test_half_batches_average_to_the_whole():
+    """As two processes do, whose gradients are averaged."""
+    spec = ObjectiveSpec(contrastive_share=0.5, drop_probability=0.2)
+    draws, (data, negatives) = draws_of(spec, 8), data_of(8)
+
+    def losses(part: slice):
+        d = Draws(**{name: value[part] for name, value in vars(draws).items()})
+        pair, wrong = tuple(x[part] for x in data), tuple(x[part] for x in negatives)
+        errors = measure_errors(Crossing(), SCHEDULE, pair, wrong, d)
+        return torch.stack([diffusion_loss(errors, d), contrastive_loss(errors, spec)])
+
+    torch.testing.assert_close((losses(slice(0, 4)) + losses(slice(4, 8))) / 2, losses(slice(0, 8)))
+
+
+def test_velocity_error_is_one_mean_per_example():
+    prediction, target = torch.zeros(2, 3, 4), torch.stack([torch.full((3, 4), 2.0), torch.full((3, 4), 3.0)])
+    assert velocity_error(prediction, target).tolist() == [4.0, 9.0]
+    assert velocity_error(prediction.bfloat16(), target.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("contrastive_weight", -0.1),
+        ("form", "both"),
+        ("bound", "soft"),
+        ("temperature", 0.0),
+        ("contrastive_share", 0.0),
+        ("contrastive_share", 1.5),
+        ("task_probabilities", (1.0, 1.0)),
+        ("task_probabilities", (0.0, 0.0, 0.0)),
+        ("task_probabilities", (-1.0, 1.0, 1.0)),
+        ("drop_probability", 1.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"ObjectiveSpec\.{name} is out of range"):
+        ObjectiveSpec(**{name: value})
+
+
+def test_settings_survive_their_plain_form():
+    spec = ObjectiveSpec(form="target", task_probabilities=(1.0, 2.0, 3.0))
+    assert ObjectiveSpec.of(spec.to_dict()) == spec
+    assert ObjectiveSpec.of(None) == ObjectiveSpec()

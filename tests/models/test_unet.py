@@ -1,0 +1,249 @@
+import pytest
+import torch
+from torch import nn
+
+from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm
+from cmmd_lightning.models.embeddings import TimesEmbedding, sinusoidal_embedding
+from cmmd_lightning.models.fusion import EasyFusion, build_fusion, resample_time
+from cmmd_lightning.models.unet import JointUNet, NetworkSpec
+
+GOLDEN_VIDEO = (0.0, 0.0, 0.0)
+GOLDEN_AUDIO = (0.0, 0.0, 0.0)
+
+SPEC = NetworkSpec((16, 16), (16, 24), attention_levels=(1,), head_channels=8, embedding_channels=16)
+
+
+def spec(**changes) -> NetworkSpec:
+    return NetworkSpec.of({**SPEC.to_dict(), **changes})
+
+
+def network(seed: int = 0, nudge: float = 0.0, **changes) -> JointUNet:
+    """A small network; ``nudge`` moves every parameter by a random step, so that none stays at zero."""
+    torch.manual_seed(seed)
+    net = JointUNet(4, 6, spec(**changes))
+    if nudge:
+        generator = torch.Generator().manual_seed(seed + 1)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(nudge * torch.randn(parameter.shape, generator=generator))
+    return net
+
+
+def inputs(batch: int = 2, frames: int = 4, height: int = 4, width: int = 4, mels: int = 12, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(batch, 4, frames, height, width, generator=generator),
+        torch.randn(batch, 6, mels, generator=generator),
+        torch.rand(batch, generator=generator),
+        torch.rand(batch, generator=generator),
+    )
+
+
+def is_audio(name: str) -> bool:
+    return "audio" in name
+
+
+@pytest.mark.parametrize("height", [1, 2, 4])
+def test_folding_into_batches_is_the_reshape_it_says_and_costs_no_copy(height):
+    x = torch.randn(2 * 3, 5, height, 4).contiguous(memory_format=torch.channels_last)
+    clip = by_clip(x, frames=3)
+    assert clip.shape == (2, 5, 3, height * 4)
+    for b, t, h, w in [(0, 0, 0, 0), (1, 2, height - 1, 3), (1, 0, 0, 2)]:
+        assert torch.equal(clip[b, :, t, h * 4 + w], x[b * 3 + t, :, h, w])
+    assert clip.data_ptr() == x.data_ptr()
+    assert torch.equal(by_frame(clip, height), x)
+    assert by_frame(clip, height).data_ptr() == x.data_ptr()
+
+
+def test_groups_hold_at_least_eight_channels():
+    assert [group_norm(c).num_groups for c in (4, 8, 16, 24, 96, 512, 1024)] == [1, 1, 2, 3, 12, 32, 32]
+
+
+def test_times_are_seen_apart():
+    embedding = sinusoidal_embedding(torch.tensor([0.0, 0.25]), 8)
+    torch.testing.assert_close(embedding[0], torch.tensor([0.0] * 4 + [1.0] * 4))
+    rates = 10_000.0 ** (-torch.arange(4) / 4)
+    torch.testing.assert_close(embedding[1], torch.cat([(250 * rates).sin(), (250 * rates).cos()]))
+    torch.manual_seed(0)
+    both = TimesEmbedding(8)
+    early, late = torch.tensor([0.1]), torch.tensor([0.7])
+    assert not torch.allclose(both(early, late), both(late, early), atol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(4, 4), (12, 4), (5, 3), (4, 12), (3, 7)])
+def test_resampling_time_keeps_a_constant_and_its_place(length, wanted):
+    constant = torch.full((1, 2, length), 3.0)
+    torch.testing.assert_close(resample_time(constant, wanted), torch.full((1, 2, wanted), 3.0))
+    ramp = (torch.arange(length) + 0.5).div(length)[None, None]
+    expected = (torch.arange(wanted) + 0.5).div(wanted)
+    got = resample_time(ramp, wanted)[0, 0]
+    # inside of the span; at the ends interpolation has nothing beyond
+    torch.testing.assert_close(got[1:-1], expected[1:-1], atol=0.1, rtol=0)
+    assert (got - expected).abs().max() < 0.2
+
+
+def test_zero_initialised_fusion_leaves_each_stream_as_it_was():
+    fusion = EasyFusion(16, 24)
+    video, audio = torch.randn(2, 16, 4, 9), torch.randn(2, 24, 10, 1)
+    got = fusion(video, audio)
+    assert torch.equal(got[0], video)
+    assert torch.equal(got[1], audio)
+
+
+def test_easy_fusion_is_concatenation_and_projection():
+    """The two summed projections are one 1x1 convolution of the concatenated channels."""
+    torch.manual_seed(0)
+    fusion = EasyFusion(16, 24)
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    video, audio = torch.randn(2, 16, 4, 9), torch.randn(2, 24, 8, 1)
+    got_video, got_audio = fusion(video, audio)
+    sound = resample_time(fusion.norm_audio(audio).squeeze(3), 4)[..., None].expand(-1, -1, -1, 9)
+    weight = torch.cat([fusion.video_from_video.weight, fusion.video_from_audio.weight[..., None]], dim=1)
+    bias = fusion.video_from_video.bias + fusion.video_from_audio.bias
+    joined = torch.cat([fusion.norm_video(video), sound], dim=1)
+    torch.testing.assert_close(got_video, video + nn.functional.conv2d(joined, weight, bias), atol=1e-5, rtol=1e-5)
+    picture = nn.functional.silu(fusion.summary(fusion.norm_video(video))).mean(3)
+    joined = torch.cat([fusion.norm_audio(audio).squeeze(3), resample_time(picture, 8)], dim=1)
+    weight = torch.cat([fusion.audio_from_audio.weight, fusion.audio_from_video.weight], dim=1)
+    bias = fusion.audio_from_audio.bias + fusion.audio_from_video.bias
+    expected = audio.squeeze(3) + nn.functional.conv1d(joined, weight, bias)
+    torch.testing.assert_close(got_audio.squeeze(3), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_untrained_network_predicts_zero():
+    v_video, v_audio = network()(*inputs())
+    assert v_video.abs().max() == 0
+    assert v_audio.abs().max() == 0
+
+
+def test_at_initialisation_fused_streams_are_the_unfused_ones():
+    """With zero-initialised fusion the streams do not see each other yet, whatever the output layers say."""
+    fused, apart = network(), network(fusion="none")
+    fused.load_state_dict(apart.state_dict(), strict=False)
+    for net in (fused, apart):
+        nn.init.ones_(net.video_out.weight)
+        nn.init.ones_(net.audio_out.weight)
+    for got, expected in zip(fused(*inputs()), apart(*inputs()), strict=True):
+        assert expected.abs().max() > 0.1
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("wanted", ["video", "audio"])
+def test_away_from_zero_a_gradient_reaches_every_parameter_of_both_streams_from_either_output(wanted):
+    net = network(nudge=0.05)
+    v_video, v_audio = net(*inputs())
+    (v_video if wanted == "video" else v_audio).square().sum().backward()
+    # what comes after the last fusion in the other stream cannot matter
+    last = (
+        ("up.0.video_attention", "video_norm", "video_out")
+        if wanted == "audio"
+        else ("up.0.audio_attention", "audio_norm", "audio_out")
+    )
+    ends = {"up.0.fusion.video_from" if wanted == "audio" else "up.0.fusion.audio_from", *last}
+    missing = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    own_summary = "up.0.fusion.summary"  # the picture's summary only feeds the sound
+    allowed = (*ends, own_summary) if wanted == "video" else tuple(ends)
+    assert [name for name in missing if not name.startswith(tuple(allowed))] == []
+
+
+def test_optimiser_steps_from_zero_reach_every_parameter():
+    """Zero-initialised layers lie at most three deep (output, fusion or residual branch, attention inside it)."""
+    net = network()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.0)
+    targets = inputs(seed=7)
+    for step in range(4):
+        optimizer.zero_grad()
+        v_video, v_audio = net(*inputs(seed=step))
+        ((v_video - targets[0]).square().mean() + (v_audio - targets[1]).square().mean()).backward()
+        optimizer.step()
+    assert [name for name, p in net.named_parameters() if torch.equal(p, before[name])] == []
+
+
+@pytest.mark.parametrize("fusion", ["none", "easy"])
+def test_gradients_cross_with_fusion_and_only_then(fusion):
+    net = network(nudge=0.1, fusion=fusion)
+    z_video, z_audio, t_video, t_audio = inputs()
+    z_video.requires_grad_()
+    z_audio.requires_grad_()
+    v_video, v_audio = net(z_video, z_audio, t_video, t_audio)
+    across = [
+        torch.autograd.grad(v_audio.sum(), z_video, retain_graph=True, allow_unused=True)[0],
+        torch.autograd.grad(v_video.sum(), z_audio, retain_graph=True, allow_unused=True)[0],
+    ]
+    if fusion == "easy":
+        assert all(grad.abs().max() > 1e-6 for grad in across)
+        return
+    assert all(grad is None or grad.abs().max() == 0 for grad in across)
+    video_only = torch.autograd.grad(v_video.sum(), list(net.parameters()), retain_graph=True, allow_unused=True)
+    for (name, _), grad in zip(net.named_parameters(), video_only, strict=True):
+        assert not is_audio(name) or grad is None or grad.abs().max() == 0, name
+
+
+@pytest.mark.parametrize("fusion", ["none", "easy"])
+@pytest.mark.parametrize(
+    ("frames", "height", "width", "mels"),
+    [(4, 4, 4, 12), (5, 4, 6, 13), (1, 2, 2, 3), (7, 5, 3, 4), (3, 1, 1, 31), (2, 7, 7, 1)],
+)
+def test_any_ratio_and_odd_sizes(fusion, frames, height, width, mels):
+    net = network(nudge=0.05, fusion=fusion, video_channels=[8, 8, 16], audio_channels=[8, 16, 16])
+    z = inputs(1, frames, height, width, mels)
+    v_video, v_audio = net(*z)
+    assert v_video.shape == z[0].shape
+    assert v_audio.shape == z[1].shape
+    assert torch.isfinite(v_video).all()
+    assert torch.isfinite(v_audio).all()
+
+
+def test_a_batch_and_single_runs_agree():
+    net, z = network(nudge=0.05), inputs(3)
+    together = net(*z)
+    for i in range(3):
+        for got, expected in zip(net(*(part[i : i + 1] for part in z)), together, strict=True):
+            torch.testing.assert_close(got[0], expected[i], atol=1e-5, rtol=1e-5)
+
+
+def test_each_time_matters_to_both_streams():
+    net, (z_video, z_audio, t_video, t_audio) = network(nudge=0.1), inputs()
+    plain = net(z_video, z_audio, t_video, t_audio)
+    for other in (net(z_video, z_audio, 1 - t_video, t_audio), net(z_video, z_audio, t_video, 1 - t_audio)):
+        for got, expected in zip(other, plain, strict=True):
+            assert (got - expected).abs().max() > 1e-4
+
+
+def test_gradient_checkpointing_changes_nothing():
+    plain, checkpointed = network(nudge=0.05), network(nudge=0.05, gradient_checkpointing=True)
+    for net in (plain, checkpointed):
+        v_video, v_audio = net.train()(*inputs())
+        (v_video.square().sum() + v_audio.square().sum()).backward()
+    for (name, p), q in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_golden_numbers():
+    """Values of a fixed network on fixed inputs: a change of layout or order of layers shows here."""
+    net = network()
+    with torch.no_grad():
+        for i, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.sin(torch.arange(parameter.numel()) * 0.7 + i).reshape(parameter.shape) * 0.1)
+    z_video = torch.sin(torch.arange(2 * 4 * 3 * 4 * 4) * 0.3).reshape(2, 4, 3, 4, 4)
+    z_audio = torch.cos(torch.arange(2 * 6 * 7) * 0.2).reshape(2, 6, 7)
+    v_video, v_audio = net(z_video, z_audio, torch.tensor([0.0, 0.4]), torch.tensor([0.8, 1.0]))
+    golden = {
+        "video": (v_video.mean().item(), v_video.std().item(), v_video[1, 2, 1, 3, 0].item()),
+        "audio": (v_audio.mean().item(), v_audio.std().item(), v_audio[0, 5, 6].item()),
+    }
+    assert golden["video"] == pytest.approx(GOLDEN_VIDEO, abs=1e-4)
+    assert golden["audio"] == pytest.approx(GOLDEN_AUDIO, abs=1e-4)
+
+
+def test_bad_specs_are_refused():
+    with pytest.raises(ValueError, match=r"as many levels, got \(16,\) and \(16, 24\)"):
+        NetworkSpec((16,), (16, 24))
+    with pytest.raises(ValueError, match=r"multiple of 32 \(head_channels\), got 24"):
+        JointUNet(4, 6, NetworkSpec((32, 24), (32, 32)))
+    with pytest.raises(ValueError, match="fusion must be 'easy' or 'none', got 'hard'"):
+        build_fusion("hard", 8, 8)
+    assert NetworkSpec.of(SPEC.to_dict()) == SPEC
+    assert all(type(value) in (list, int, str, bool) for value in SPEC.to_dict().values())

@@ -1,0 +1,270 @@
+"""A run that is stopped and resumed is the run that was not stopped: to the last bit."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tiny_training import Losses, build_data, build_model, build_trainer
+
+from cmmd_lightning import CMMD
+from cmmd_lightning.ema import EMA
+from cmmd_lightning.resume import rewind_to_last_step
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = 8
+
+
+class Stop(Callback):
+    """Interrupts at the ``nth`` call (from 0) of a hook."""
+
+    def __init__(self, hook: str, nth: int, what: Callable[[], None]) -> None:
+        self.left, self.what = nth, what
+        setattr(self, hook, self.strike)
+
+    def strike(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.what()
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def full_disk() -> None:
+    raise OSError("no space left on device")
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def differences(got: Any, expected: Any, where: str = "") -> list[str]:
+    """Where two nests of tensors and plain values differ."""
+    if isinstance(expected, torch.Tensor):
+        return [] if torch.equal(got, expected) else [where]
+    if isinstance(expected, dict):
+        assert set(got) == set(expected), where
+        return [line for key in expected for line in differences(got[key], expected[key], f"{where}/{key}")]
+    if isinstance(expected, list | tuple):
+        assert len(got) == len(expected), where
+        return [
+            line
+            for i, pair in enumerate(zip(got, expected, strict=True))
+            for line in differences(*pair, f"{where}/{i}")
+        ]
+    return [] if got == expected else [f"{where}: {got} for {expected}"]
+
+
+STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
+
+
+def run(folder: Path, clips: Path, *callbacks: Callback, resume: Path | None = None, **settings: Any) -> Losses:
+    """Trains; other weights at the start, so that what a checkpoint lacks shows."""
+    losses = Losses()
+    model = build_model(weights_seed=0 if resume is None else 5)
+    workers = settings.pop("num_workers", 1)
+    trainer = build_trainer(folder, *callbacks, losses, max_steps=settings.pop("max_steps", STEPS), **settings)
+    data = build_data(clips, num_workers=workers, batch_size=2)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(clip_folder, tmp_path_factory):
+    """Losses and the last checkpoint of the run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return run(folder, clip_folder), load(folder / f"step={STEPS}.ckpt")
+
+
+def check(folder: Path, clips: Path, reference, stopped: Losses, at: int, **settings: Any) -> None:
+    """Resumes from the newest checkpoint, of step ``at``, and holds it against the reference."""
+    losses, final = reference
+    found = max(folder.glob("step=*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
+    assert load(found)["global_step"] == at
+    rest = run(folder / "rest", clips, resume=found, **settings)
+    assert stopped.train + rest.train == losses.train
+    assert (
+        differences({k: load(folder / "rest" / f"step={STEPS}.ckpt")[k] for k in STATES}, {k: final[k] for k in STATES})
+        == []
+    )
+    val = dict(stopped.val + rest.val)
+    assert val == dict(losses.val)
+
+
+def test_the_run_is_worth_comparing(uninterrupted):
+    losses, final = uninterrupted
+    assert [position for position, _ in losses.train] == list(range(STEPS))
+    assert [step for step, _ in losses.val] == [3, 6]
+    assert len(differences(final["state_dict"], final["current_model_state"])) > 20  # averaged and raw weights differ
+    assert final["averaging_state"]["n_averaged"].item() == STEPS
+    # averaged: 0.8 of the old and 0.2 of the new, told by a step between two checkpoints
+    assert final["lr_schedulers"][0]["_last_lr"] == [pytest.approx(1e-3)]
+
+
+def test_the_number_of_loader_workers_changes_nothing(uninterrupted, clip_folder, tmp_path):
+    assert run(tmp_path, clip_folder, num_workers=0, max_steps=3).train == uninterrupted[0].train[:3]
+    assert run(tmp_path, clip_folder, num_workers=2, max_steps=3).train == uninterrupted[0].train[:3]
+
+
+def test_stopped_by_its_step_budget(uninterrupted, clip_folder, tmp_path):
+    stopped = run(tmp_path, clip_folder, max_steps=4, num_workers=2)
+    check(tmp_path, clip_folder, uninterrupted, stopped, 4, num_workers=2)
+
+
+@pytest.mark.parametrize(
+    ("hook", "nth", "what", "error", "at"),
+    [
+        ("on_train_batch_start", 5, ctrl_c, SystemExit, 5),
+        ("on_before_optimizer_step", 5, ctrl_c, SystemExit, 5),
+        ("on_train_batch_start", 3, full_disk, OSError, 3),  # right after a validation
+        ("on_train_batch_end", 4, ctrl_c, SystemExit, 5),  # after the step, before its average
+        ("on_train_batch_end", 4, sigterm, SystemExit, 5),
+        ("on_validation_batch_start", 0, ctrl_c, SystemExit, 3),
+        ("on_validation_batch_end", 3, full_disk, OSError, 6),
+        ("on_validation_batch_end", 0, sigterm, SystemExit, 3),
+    ],
+)
+def test_interrupted_anywhere(hook, nth, what, error, at, uninterrupted, clip_folder, tmp_path):
+    stop = Stop(hook, nth, what)
+    stopped = Losses()
+    with pytest.raises(error):
+        run_keeping(stopped, tmp_path, clip_folder, stop)
+    # a step that was interrupted at its end is in the checkpoint; its loss was not recorded
+    recorded = uninterrupted[0].train[:at]
+    assert stopped.train == recorded[: len(stopped.train)]
+    assert len(stopped.train) >= at - 1
+    stopped.train = recorded
+    check(tmp_path, clip_folder, uninterrupted, stopped, at)
+
+
+def run_keeping(losses: Losses, folder: Path, clips: Path, stop: Callback, **settings: Any) -> None:
+    """As `run`, with the losses kept when it raises."""
+    run(folder, clips, stop, losses, **settings)
+
+
+@pytest.mark.parametrize("nth", [5, 6])
+def test_interrupted_between_accumulated_batches(nth, clip_folder, tmp_path):
+    settings = {"accumulate_grad_batches": 2, "max_steps": 5}
+    whole = run(tmp_path / "whole", clip_folder, every=5, **settings)
+    stopped = Losses()
+    with pytest.raises(SystemExit):
+        run_keeping(stopped, tmp_path, clip_folder, Stop("on_train_batch_start", nth, ctrl_c), **settings)
+    found = tmp_path / f"step={nth // 2}.ckpt"
+    rest = run(tmp_path / "rest", clip_folder, resume=found, every=5, **settings)
+    begun = nth - nth % 2
+    assert stopped.train == whole.train[:nth]
+    assert rest.train == whole.train[begun:]
+    final, expected = (load(tmp_path / name / "step=5.ckpt") for name in ("rest", "whole"))
+    assert differences({k: final[k] for k in STATES}, {k: expected[k] for k in STATES}) == []
+
+
+def test_interrupted_twice(uninterrupted, clip_folder, tmp_path):
+    first, second = Losses(), Losses()
+    with pytest.raises(SystemExit):
+        run_keeping(first, tmp_path, clip_folder, Stop("on_train_batch_start", 2, ctrl_c))
+    with pytest.raises(SystemExit):
+        run_keeping(
+            second, tmp_path, clip_folder, Stop("on_validation_batch_start", 0, ctrl_c), resume=tmp_path / "step=2.ckpt"
+        )
+    first.train += second.train
+    check(tmp_path, clip_folder, uninterrupted, first, 3)
+
+
+def test_saved_after_training_resumes_from_the_raw_weights(uninterrupted, clip_folder, tmp_path):
+    """After a fit the model holds the averages; the raw weights are saved all the same, and validation leaves them."""
+    trainer, model = build_trainer(tmp_path, max_steps=4), build_model()
+    data = build_data(clip_folder, batch_size=2)
+    trainer.fit(model, datamodule=data)
+    averaged = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert differences(dict(model.state_dict()), averaged) == []
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    after, during = load(tmp_path / "after.ckpt"), load(tmp_path / "step=4.ckpt")
+    assert differences({k: after[k] for k in STATES[:4]}, {k: during[k] for k in STATES[:4]}) == []
+    assert differences(dict(after["state_dict"]), averaged) == []
+
+
+def test_validation_and_checkpoints_use_the_averaged_weights(clip_folder, tmp_path):
+    """By hand: the average takes the first step's weights, then 0.8 of itself and 0.2 of the new."""
+    raw: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
+    name = "network.video_out.bias"
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            raw.append(pl_module.get_parameter(name).detach().clone())
+
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            seen.append(pl_module.get_parameter(name).detach().clone())
+
+    run(tmp_path, clip_folder, Watch(), every=3, max_steps=3, num_workers=0)
+    expected = 0.8 * (0.8 * raw[0] + 0.2 * raw[1]) + 0.2 * raw[2]
+    checkpoint = load(tmp_path / "step=3.ckpt")
+    torch.testing.assert_close(seen[0], expected)
+    torch.testing.assert_close(checkpoint["state_dict"][name], expected)
+    assert torch.equal(checkpoint["current_model_state"][name], raw[2])
+    assert torch.equal(CMMD.load_from_checkpoint(tmp_path / "step=3.ckpt").get_parameter(name), seen[0])
+
+
+def test_the_first_validation_sees_the_model_and_its_statistics(clip_folder, tmp_path):
+    """Before any step the average is the model itself, data statistics included."""
+    scales: list[torch.Tensor] = []
+
+    class Watch(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            scales.append(pl_module.codec.scale.clone())
+
+    settings = {"num_sanity_val_steps": 1, "max_steps": 1}
+    run(tmp_path, clip_folder, Watch(), every=1, num_workers=0, **settings)
+    saved = load(tmp_path / "step=1.ckpt")["state_dict"]["codec.scale"]
+    assert torch.equal(scales[0], saved)
+    assert not torch.equal(saved, torch.ones_like(saved))
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_out_of_range_is_refused(decay):
+    with pytest.raises(ValueError, match=r"EMA\.decay must be at least 0 and below 1"):
+        EMA(decay)
+
+
+def counts(ready: int, processed: int, completed: int) -> dict[str, int]:
+    return {"ready": ready, "started": ready, "processed": processed, "completed": completed}
+
+
+@pytest.mark.parametrize(
+    ("before", "accumulate", "after"),
+    [
+        (counts(6, 6, 6), 1, counts(6, 6, 6)),
+        (counts(7, 6, 6), 1, counts(6, 6, 6)),
+        (counts(6, 6, 5), 1, counts(6, 6, 5)),  # at the end of a batch, which Lightning knows how to resume
+        (counts(7, 6, 6), 2, counts(6, 6, 6)),
+        (counts(7, 7, 7), 2, counts(6, 6, 6)),
+        (counts(7, 7, 6), 2, counts(6, 6, 6)),
+        (counts(8, 7, 7), 2, counts(6, 6, 6)),
+        (counts(8, 8, 7), 4, counts(8, 8, 7)),
+    ],
+)
+def test_batches_since_the_last_step_are_done_again(before, accumulate, after):
+    earlier = {name: value + 20 for name, value in before.items()}  # in all, after an epoch of 20
+    checkpoint = {"loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": earlier, "current": before}}}}
+    rewind_to_last_step(checkpoint, accumulate)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert progress["current"] == after
+    assert progress["total"] == {name: value + 20 for name, value in after.items()}
+    rewind_to_last_step({"state_dict": {}}, accumulate)  # a checkpoint of weights only
