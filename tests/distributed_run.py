@@ -1,4 +1,4 @@
-"""A short run on some processes; ``test_distributed`` starts it as a script. Arguments: clips, output folder, processes."""
+"""A short run on some processes; arguments: clips, output folder, processes. `test_distributed` starts it."""
 
 import json
 import sys

@@ -18,6 +18,7 @@ ROOT = Path(cmmd_lightning.__file__).parent
 FLOORS = {
     "cli": 5,
     "lightning_cli": 5,
+    "resume_flags": 5,
     "commands": 4,
     "cost": 4,
     "module": 3,
@@ -27,7 +28,7 @@ FLOORS = {
     "autoencoder": 2,
     "callbacks": 2,
     "ema": 2,
-    "resume": 2,
+    "checkpoint": 2,
     "data": 2,
     "procedural": 2,
     "diffusion": 1,

@@ -9,6 +9,9 @@ from cmmd_lightning import CMMD, ClipSpec, CodecConfig
 from cmmd_lightning import module as module_file
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 
+# joint only, so that both modalities are in every batch
+OBJECTIVE = {"contrastive_share": 0.5, "task_probabilities": [1.0, 0.0, 0.0], "drop_probability": 0.0}
+
 
 def batch_of(size: int = 6, count: int = 1, position: int = 0, first: int = 0) -> dict[str, Tensor]:
     """A batch as the data module gives it, each example from its own place in the stream."""
@@ -48,7 +51,7 @@ def model() -> CMMD:
 def trained(clip_folder, tmp_path_factory):
     """A short run with validation: the trainer, the model, its losses, and the checkpoint."""
     folder, losses = tmp_path_factory.mktemp("run"), Losses()
-    trainer, fitted = build_trainer(folder, losses, max_steps=4), build_model(objective={"contrastive_share": 0.5})
+    trainer, fitted = build_trainer(folder, losses, max_steps=4), build_model(objective=OBJECTIVE)
     trainer.fit(fitted, datamodule=build_data(clip_folder))
     return trainer, fitted, losses, folder / "step=4.ckpt"
 
@@ -285,7 +288,7 @@ def test_the_codec_round_trip_is_exact_and_normalised(model):
 
 
 def test_a_checkpoint_holds_everything_in_plain_types(trained):
-    trainer, fitted, _, path = trained
+    _, fitted, _, path = trained
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["global_step"] == 4
     assert checkpoint["hyper_parameters"]["clip"] == CLIP.to_dict()

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,7 +18,7 @@ from cmmd_lightning import CMMD, ClipSpec, NetworkSpec
 from cmmd_lightning.callbacks import PredictionWriter
 from cmmd_lightning.data.inputs import InputBatch, load_input, predict_dataloader
 from cmmd_lightning.data.requests import PredictInput, plan_inputs
-from cmmd_lightning.generation import GenerationSpec, decode_long_sound, generate
+from cmmd_lightning.generation import GenerationSpec, _examples_at_once, decode_long_sound, generate
 from cmmd_lightning.media import probe, read_frames, read_sound, write_sound, write_video
 
 CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, n_fft=512, n_mels=32)
@@ -32,8 +33,7 @@ def model() -> CMMD:
     with torch.no_grad():
         for values in model.network.parameters():
             values.add_(0.1 * torch.randn_like(values))
-    model.mel.mean.fill_(-5.0)
-    model.mel.std.fill_(2.0)
+    model.mel.mean.fill_(0.5)
     return model.eval()
 
 
@@ -51,9 +51,9 @@ def clip_file(
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
-    """Two clips of 1 s, one of 2.3 s, and the sound of one."""
+    """Two clips of 1 s, one of 2.4 s, and the sound of one."""
     folder = tmp_path_factory.mktemp("media")
-    for seed, (name, seconds) in enumerate({"a": 1.0, "b": 1.0, "long": 2.3}.items()):
+    for seed, (name, seconds) in enumerate({"a": 1.0, "b": 1.0, "long": 2.4}.items()):
         clip_file(folder / f"{name}.mp4", seconds, seed)
     write_sound(folder / "sound" / "w.wav", 0.1 * torch.randn(20000, generator=torch.Generator().manual_seed(9)), 16000)
     return folder
@@ -100,7 +100,7 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
         "long.wav",
         "manifest.json",
     ]
-    for name, seconds in {"a": 1.0, "long": 2.3}.items():
+    for name, seconds in {"a": 1.0, "long": 2.4}.items():
         made, source = tmp_path / f"{name}.mp4", media / f"{name}.mp4"
         assert sorted(streams(made)) == ["aac", "h264"]
         info = probe(made, verify=True)
@@ -121,7 +121,7 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert first["source"] == str(media / "a.mp4")
     assert first["outputs"] == [str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")]
     assert [first[key] for key in ("task", "seed", "steps", "status")] == ["video_to_audio", 3, 2, "ok"]
-    assert (first["media_seconds"], second["media_seconds"]) == (1.0, 2.3)
+    assert (first["media_seconds"], second["media_seconds"]) == (1.0, 2.4)
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
 
@@ -149,16 +149,19 @@ def test_frames_written_are_the_frames_of_the_python_api(model, media, tmp_path)
     sound = read_sound(media / "sound" / "w.wav", num_samples=19200, sample_rate=16000)
     expected = model.audio_to_video(sound[None], names=["w"], num_inference_steps=2, seed=5)[0]
     frames = read_frames(tmp_path / "w.mp4", num_frames=12, fps=10.0).float().div(127.5).sub(1.0)
-    assert (frames.transpose(0, 1) - expected).abs().mean() < 0.15  # H.264 of noise halves its colour resolution
+    grey = torch.tensor([0.299, 0.587, 0.114])  # H.264 keeps the brightness of noise, but not its colour
+    both = torch.stack([(grey @ frames.flatten(2)).flatten(), torch.einsum("c,cthw->thw", grey, expected).flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.8
 
 
 def test_sound_written_is_the_sound_of_the_python_api(model, media, tmp_path):
     predict(model, spec_for("video_to_audio", [media / "long.mp4"], tmp_path, seed=5, guidance_scale=2.0))
-    frames = read_frames(media / "long.mp4", num_frames=23, fps=10.0, size=(32, 32)).float().div(127.5).sub(1.0)
+    frames = read_frames(media / "long.mp4", num_frames=24, fps=10.0, size=(32, 32)).float().div(127.5).sub(1.0)
     frames = frames.transpose(0, 1)[None]
     expected = model.video_to_audio(frames, names=["long"], num_inference_steps=2, seed=5, guidance_scale=2.0)[0]
     sound, _ = soundfile.read(tmp_path / "long.wav", dtype="float32")
-    assert np.abs(sound - expected.clamp(-1, 1).numpy()).max() < 1e-4
+    assert np.abs(sound - expected.clamp(-1, 1).numpy()).max() < 1e-4  # 16 bits
+    assert np.abs(sound).max() > 0.05
 
 
 def test_joint_takes_no_inputs_and_each_sample_is_its_own(model, tmp_path):
@@ -225,25 +228,32 @@ def test_one_seed_gives_the_same_bytes_another_seed_another_sound(model, media, 
     assert x != z
 
 
-def test_equal_lengths_go_through_the_network_together_and_long_ones_by_fewer(model, media, tmp_path, monkeypatch):
+def test_on_a_gpu_equal_lengths_go_through_the_network_together(model, media, tmp_path, monkeypatch):
     calls = []
     sample = CMMD.sample
     monkeypatch.setattr(
         CMMD, "sample", lambda self, *args, **kw: calls.append(kw["names"]) or sample(self, *args, **kw)
     )
     inputs = [media / "a.mp4", media / "b.mp4", media / "long.mp4"]
-    results(model, spec_for("video_to_audio", inputs, tmp_path), batch_size=4)
+    alone = results(model, spec_for("video_to_audio", inputs, tmp_path), batch_size=4)
+    assert calls == [["a"], ["b"], ["long"]]
+    calls.clear()
+    monkeypatch.setattr("cmmd_lightning.generation._examples_at_once", lambda model, frames, most: 2)
+    together = results(model, spec_for("video_to_audio", inputs, tmp_path), batch_size=4)
     assert calls == [["a", "b"], ["long"]]
+    for stem, sound in together.items():
+        assert torch.corrcoef(torch.stack([sound, alone[stem]]))[0, 1] > 0.99
     calls.clear()
-    # 23 frames are five windows of eight: more than may go together with another input
-    shutil.copy(media / "long.mp4", tmp_path / "other.mp4")
-    results(
-        model, spec_for("video_to_audio", [media / "long.mp4", tmp_path / "other.mp4"], tmp_path / "o"), batch_size=8
-    )
-    assert calls == [["long"], ["other"]]
-    calls.clear()
-    results(model, spec_for("video_to_audio", [media / "a.mp4"], tmp_path, num_samples=5), batch_size=4)
-    assert [len(names) for names in calls] == [2, 2, 1]
+    several = results(model, spec_for("video_to_audio", inputs[:1], tmp_path, num_samples=3), batch_size=4)
+    assert calls == [["a", "a/1"], ["a/2"]]
+    assert sorted(several) == ["a_0", "a_1", "a_2"]
+
+
+def test_windows_count_towards_what_goes_at_once():
+    gpu = SimpleNamespace(device=torch.device("cuda"), clip=CLIP)
+    # windows of 8 frames begin every 4: 8 frames are 1 window, 24 are 5, 80 are 19
+    assert [_examples_at_once(gpu, frames, 16) for frames in (8, 9, 24, 80)] == [16, 8, 3, 1]
+    assert _examples_at_once(SimpleNamespace(device=torch.device("cpu"), clip=CLIP), 8, 16) == 1
 
 
 def test_long_pictures_are_read_in_chunks_to_the_same_effect(model, media, tmp_path, monkeypatch):
@@ -507,7 +517,7 @@ def test_each_process_takes_its_share_and_at_least_an_empty_batch(monkeypatch, m
 
 def test_a_model_without_settings_says_so(model):
     model.generation = None
-    with pytest.raises(ValueError, match="set CMMD.generation"):
+    with pytest.raises(ValueError, match=r"set CMMD\.generation"):
         model.predict_step(InputBatch([PredictInput("a.mp4", "a")]), 0)
 
 

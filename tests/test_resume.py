@@ -12,8 +12,8 @@ from lightning.pytorch import Callback
 from tiny_training import Losses, build_data, build_model, build_trainer
 
 from cmmd_lightning import CMMD
+from cmmd_lightning.checkpoint import StepCheckpoint, rewind_to_last_step
 from cmmd_lightning.ema import EMA
-from cmmd_lightning.resume import rewind_to_last_step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -172,6 +172,17 @@ def test_interrupted_between_accumulated_batches(nth, clip_folder, tmp_path):
     assert rest.train == whole.train[begun:]
     final, expected = (load(tmp_path / name / "step=5.ckpt") for name in ("rest", "whole"))
     assert differences({k: final[k] for k in STATES}, {k: expected[k] for k in STATES}) == []
+
+
+def test_the_last_step_is_kept_whatever_the_interval(uninterrupted, clip_folder, tmp_path):
+    """`StepCheckpoint`: interval 4, stopped at 5 by the budget; the file after training still has the raw weights."""
+    keeper = StepCheckpoint(str(tmp_path / "kept"), every_n_train_steps=4)
+    stopped = run(tmp_path, clip_folder, keeper, max_steps=5, every=100)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["cmmd.ckpt", "last.ckpt"]
+    kept = [load(path) for path in (tmp_path / "kept").iterdir()]
+    assert [checkpoint["global_step"] for checkpoint in kept] == [5, 5]
+    (tmp_path / "kept" / "cmmd.ckpt").rename(tmp_path / "step=5.ckpt")
+    check(tmp_path, clip_folder, uninterrupted, stopped, 5)
 
 
 def test_interrupted_twice(uninterrupted, clip_folder, tmp_path):

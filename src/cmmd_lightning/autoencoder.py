@@ -13,7 +13,7 @@ from torch import Tensor
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec, psnr, sample_posterior
 from cmmd_lightning.data.randomness import example_generator
 
-_FIRST_LOGVAR = -4.0
+_FIRST_LOGVAR = -8.0
 
 
 class FrameAutoencoderModule(LightningModule):
@@ -37,7 +37,7 @@ class FrameAutoencoderModule(LightningModule):
         layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         unshuffle: Pixel-unshuffle factor in front of the network; 1 is none.
         norm_num_groups: Groups of the group norms; divides every entry of ``block_out_channels``.
-        color_shortcut: Whether mean colour goes around the network; see ``AutoencoderKLCodec``. Without it the same
+        shortcut: Whether a linear codec runs beside the network; see ``AutoencoderKLCodec``. Without it the same
             quality takes many times the steps, but the network is one that diffusers alone can run.
         mid_block_attention: Self-attention at the coarsest level.
         kl_weight: Weight of the KL term.
@@ -57,14 +57,14 @@ class FrameAutoencoderModule(LightningModule):
     def __init__(
         self,
         latent_channels: int = 4,
-        block_out_channels: list[int] | tuple[int, ...] = (64, 96),
+        block_out_channels: list[int] | tuple[int, ...] = (32, 64),
         layers_per_block: int = 1,
         unshuffle: int = 4,
-        norm_num_groups: int = 16,
+        norm_num_groups: int = 8,
         mid_block_attention: bool = False,
-        color_shortcut: bool = True,
-        kl_weight: float = 1e-4,
-        learning_rate: float = 1e-3,
+        shortcut: bool = True,
+        kl_weight: float = 1e-5,
+        learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 20,
         decay_steps: int | None = None,
@@ -79,13 +79,14 @@ class FrameAutoencoderModule(LightningModule):
             "norm_num_groups": norm_num_groups,
             "mid_block_add_attention": mid_block_attention,
         }
-        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, color_shortcut))
+        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, shortcut))
         self.codec.requires_grad_(True).train()
         # The posterior starts narrow: latents that are mostly noise would leave the decoder nothing to learn from.
         bias = self.codec.get_parameter("vae.quant_conv.bias")
         torch.nn.init.constant_(bias[latent_channels:], _FIRST_LOGVAR)
         self.save_hyperparameters()
         self.hparams["codec"] = self.codec.config.to_dict()
+        self.hparams["_class_path"] = "cmmd_lightning.FrameAutoencoderModule"
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, H, W) in [-1, 1] through the mean of their latents and back, clamped."""

@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import warnings
+from argparse import ArgumentError
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 CONFIG_FLAGS = ("--config", "-c")
-_CHECKPOINT_WORDS = ("last", "best", "hpc", "registry")
+_NESTED = "Does not validate against any of the Union subtypes"
 _LIGHTNING = {
     "fit": "train the model or the frame VAE",
     "validate": "losses on the validation split",
@@ -28,6 +29,7 @@ _EXPECTED_WARNINGS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*does not have many workers.*",
     r".*resuming from a checkpoint that ended before the epoch ended.*",
+    r".*LightningCLI's args parameter is intended.*",
 )
 
 
@@ -112,7 +114,8 @@ def run(args: list[str]) -> int:
     if command in COMMANDS:
         from jsonargparse import auto_cli
 
-        return int(auto_cli(COMMANDS[command], args=rest, as_positional=True) or 0)
+        positional = command == "render"
+        return int(auto_cli(COMMANDS[command], args=rest, as_positional=positional, exit_on_error=False) or 0)
     if command not in _LIGHTNING:
         raise UsageError(f"{command}: expected a command of {', '.join([*_LIGHTNING, *COMMANDS])}")
     from cmmd_lightning.lightning_cli import run_lightning
@@ -142,39 +145,27 @@ def main() -> None:
     try:
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.stderr.write("cmmd: interrupted; the same command continues where it stopped\n")
-        status = 130
-    except (ValueError, OSError) as error:
+        status = _interrupted()
+    except SystemExit as stop:
+        # Lightning shuts down by itself on Ctrl-C, and leaves with a status of its own
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        status = _interrupted()
+    except (ValueError, OSError, ArgumentError) as error:
         if os.environ.get("CMMD_TRACEBACK"):
             raise
-        sys.stderr.write(f"cmmd: error: {' '.join(str(error).split())}\n")
-        status = 2 if isinstance(error, UsageError) else 1
+        sys.stderr.write(f"cmmd: error: {_one_line(error)}\n")
+        status = 2 if isinstance(error, UsageError | ArgumentError) else 1
     sys.exit(status)
 
 
-def known_checkpoint(path: str) -> str:
-    """A checkpoint's path, or one of Lightning's words for one.
-
-    Raises:
-        UsageError: If there is no such file.
-    """
-    if path not in _CHECKPOINT_WORDS and not Path(path).is_file():
-        raise UsageError(f"{path}: expected a checkpoint file, found none")
-    return path
+def _interrupted() -> int:
+    sys.stderr.write("cmmd: interrupted; what is done is kept\n")
+    return 130
 
 
-def flags_of(args: list[str], group: str) -> dict[str, str]:
-    """Flags of a group that were typed, ``--model.a.b 1`` as {"a.b": "1"}."""
-    typed: dict[str, str] = {}
-    for i, arg in enumerate(args):
-        if arg.startswith(f"--{group}."):
-            name, _, value = arg[len(group) + 3 :].partition("=")
-            typed[name.removeprefix("init_args.")] = value or (args[i + 1] if i + 1 < len(args) else "")
-    return typed
-
-
-def lookup(tree: Any, dotted: str) -> Any:
-    """The value at ``a.b.c`` of nested dicts, None where there is none."""
-    for part in dotted.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
+def _one_line(error: BaseException) -> str:
+    """The message; of jsonargparse's nested ones, where each tells all of the values, the innermost."""
+    while _NESTED in str(error) and (error.__cause__ or error.__context__) is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return " ".join(str(error).split())

@@ -105,7 +105,7 @@ def evaluate(
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)
     logger.info("%s", summary_line(task, result["tasks"][task]))
     logger.info("written: %s", ", ".join(str(path) for path in written))
-    return 0
+    return int(bool(result["runs"][task]["errors"]))
 
 
 def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:

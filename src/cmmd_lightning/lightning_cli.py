@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from typing import Any
 
-import torch
-import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+import cmmd_lightning
 from cmmd_lightning.callbacks import PredictionWriter
-from cmmd_lightning.cli import UsageError, flags_of, known_checkpoint, lookup
+from cmmd_lightning.cli import UsageError
 from cmmd_lightning.commands import describe, prepare
 from cmmd_lightning.datamodule import AudioVideoDataModule
 from cmmd_lightning.generation import GenerationSpec
 from cmmd_lightning.module import CMMD
+from cmmd_lightning.resume_flags import (
+    CHECKPOINT_WORDS,
+    find_checkpoint,
+    flags_of,
+    refuse_overruled,
+    stored_hyperparameters,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +32,7 @@ class CMMDCLI(LightningCLI):
 
     def __init__(self, args: list[str] | None = None, command: str | None = None, **kwargs: Any) -> None:
         self.typed, self.command = list(args or []), command
+        self.checkpoint: str | None = None
         self.status = 0
         super().__init__(
             LightningModule,
@@ -40,9 +48,15 @@ class CMMDCLI(LightningCLI):
 
     # ---- parsing
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Errors are raised, and told in one line by `cli.main`."""
+        return super().init_parser(**{"exit_on_error": False, **kwargs})
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """CMMD is the model where none is named."""
         parser.set_defaults({"model": {"class_path": "cmmd_lightning.CMMD"}})
+        if self.command is not None:
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
         if self.command == "prepare":
             parser.add_argument("--shard", type=str, default="1/1", help="i/n: take the i-th of n shares of the files")
 
@@ -61,21 +75,17 @@ class CMMDCLI(LightningCLI):
             UsageError: If there is no such checkpoint, it is no checkpoint of ours, or a flag contradicts it.
         """
         subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if path is None:
-            if subcommand == "predict":
-                raise UsageError("predict: expected --ckpt_path with a checkpoint, got none")
+        if not subcommand:
             return
-        known_checkpoint(path)
-        if path in ("last", "best", "hpc", "registry"):
+        config = self.config[subcommand]
+        config.ckpt_path = self.checkpoint = find_checkpoint(config.get("ckpt_path"), subcommand, config.trainer)
+        if self.checkpoint is None or self.checkpoint in CHECKPOINT_WORDS:
             return
-        stored = _stored_hyperparameters(path)
+        stored = stored_hyperparameters(self.checkpoint)
         class_path = stored.pop("_class_path")
-        for name, value in flags_of(self.typed, "model").items():
-            kept = lookup(stored, name)
-            if name not in ("class_path",) and yaml.safe_load(value) != kept:
-                raise UsageError(f"--model.{name} {value}: the checkpoint {path} was made with {kept} and keeps it")
-        model = {"class_path": class_path, "init_args": stored}
+        known = signature(getattr(cmmd_lightning, class_path.rpartition(".")[2])).parameters
+        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
+        refuse_overruled(flags_of(self.typed, "model"), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
 
     def before_instantiate_classes(self) -> None:
@@ -84,7 +94,13 @@ class CMMDCLI(LightningCLI):
         sizes = config.model.init_args
         for name in ("clip", "codec"):
             if name in sizes:
+                for flag in flags_of(self.typed, f"data.{name}"):
+                    raise UsageError(
+                        f"--data.{name}.{flag}: data are cut as the model wants, see --model.{name}.{flag}"
+                    )
                 config.data[name] = sizes[name]
+        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind == "autoencoder_kl":
+            config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
         if self.subcommand != "fit":
             self.save_config_callback = None
             if config.trainer.logger is None:
@@ -105,19 +121,6 @@ class CMMDCLI(LightningCLI):
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""
         self.status = int(bool(self.writer.failed))
-
-
-def _stored_hyperparameters(path: str) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        stored = dict(checkpoint["hyper_parameters"])
-        stored["_class_path"]
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UsageError(
-            f"{path}: expected a checkpoint of cmmd_lightning, got a file that is none ({reason})"
-        ) from error
-    return stored
 
 
 def run_lightning(args: list[str]) -> int:

@@ -10,6 +10,7 @@ from cmmd_lightning.codecs import (
     resolved,
     sample_posterior,
 )
+from cmmd_lightning.codecs.blocks import block_basis
 
 SMALL = {"block_out_channels": [8, 16], "norm_num_groups": 4, "latent_channels": 3, "layers_per_block": 1}
 
@@ -80,24 +81,39 @@ def test_vae_agrees_with_diffusers_behind_the_unshuffle():
     assert not codec.training
 
 
-def test_color_shortcut_carries_mean_colour_around_the_network():
+def test_block_basis_is_orthonormal_and_coarse_first():
+    patterns, gains = block_basis(8, 4)
+    flat = patterns.flatten(1)
+    assert torch.allclose(flat @ flat.T, torch.eye(8), atol=1e-6)
+    # Flat luma and two flat colours, then luma rising along x, then along y.
+    assert torch.allclose(patterns[0], torch.tensor(48.0**-0.5))
+    assert torch.allclose(patterns[1:3].sum(dim=1), torch.zeros(2, 4, 4), atol=1e-6)
+    assert torch.allclose(patterns[3, 0], patterns[3, 0, :1].expand(4, 4))
+    assert torch.allclose(patterns[4], patterns[3].transpose(1, 2))
+    assert gains[0].item() == pytest.approx(1 / 4)
+    everything = block_basis(48, 4)[0].flatten(1)
+    assert torch.allclose(everything.T @ everything, torch.eye(48), atol=1e-5)
+    with pytest.raises(ValueError, match="at most 12 latent channels for blocks of 2, got 13"):
+        block_basis(13, 2)
+
+
+def test_shortcut_runs_a_linear_codec_beside_the_network():
     plain = small_vae()
-    config = CodecConfig("autoencoder_kl", config=dict(SMALL), color_shortcut=True)
-    codec = build_frame_codec(config)
+    codec = build_frame_codec(CodecConfig("autoencoder_kl", config=dict(SMALL), shortcut=True))
     codec.load_state_dict(plain.state_dict())
     frames = random_frames()
-    means = frames.unflatten(3, (6, 8)).unflatten(2, (4, 8)).mean(dim=(3, 5))
+    patterns, gains = block_basis(3, 8)
+    blocks = frames.unflatten(3, (6, 8)).unflatten(2, (4, 8))
+    coefficients = torch.einsum("ncyixj,kcij->nkyx", blocks, patterns) * gains.view(1, 3, 1, 1)
     (mean, logvar), (plain_mean, plain_logvar) = codec.encode(frames), plain.encode(frames)
-    assert torch.allclose(mean, plain_mean + 2.0 * means, atol=1e-5)
+    assert torch.allclose(mean, plain_mean + coefficients, atol=1e-5)
     assert torch.equal(logvar, plain_logvar)
-    # A latent of one colour everywhere decodes to that colour, and what the network adds to it.
-    color = torch.tensor([0.5, -0.25, 0.1]).view(1, 3, 1, 1)
-    latents = (2.0 * color).expand(1, 3, 4, 6)
-    assert torch.allclose(codec.reconstruct(latents) - plain.reconstruct(latents), color, atol=1e-5)
-    assert resolved(codec).color_shortcut
+    # The shortcut alone gives a picture that is one colour its colour back.
+    flat = torch.tensor([0.5, -0.25, 0.1]).view(1, 3, 1, 1).expand(1, 3, 32, 48)
+    latents = codec.encode(flat)[0] - plain.encode(flat)[0]
+    assert torch.allclose(codec.reconstruct(latents) - plain.reconstruct(latents), flat, atol=1e-5)
+    assert resolved(codec).shortcut
     assert codec.fingerprint() != plain.fingerprint()
-    with pytest.raises(ValueError, match="expected 3 latent channels or more, got 2"):
-        build_frame_codec(CodecConfig("autoencoder_kl", config={**SMALL, "latent_channels": 2}, color_shortcut=True))
 
 
 def test_sample_posterior_has_the_stated_moments_and_follows_the_generator():
@@ -137,8 +153,8 @@ def test_fingerprint_is_the_same_on_every_machine():
     codec = small_vae()
     for weights in codec.parameters():
         weights.fill_(0.5)
-    assert PixelUnshuffleCodec(4).fingerprint() == "a894c94e55eff7ee196995f162681cf9f5c32de6234337a7e0c8ceba507d9398"
-    assert codec.fingerprint() == "0a0b9e8b3027b91e66afd23a39809ec927a7827abd2999d48c7c2c5128aa71d9"
+    assert PixelUnshuffleCodec(4).fingerprint() == "9c0ccb296f2e77e2cd0e271690c822a73daafcd361cb671ca1082a8afbc1e64a"
+    assert codec.fingerprint() == "79268afb88568b67e086dde1d6a3757c44169ea523d0732d6db4d1743f390c17"
 
 
 @pytest.mark.parametrize("inside", [".", "vae"])

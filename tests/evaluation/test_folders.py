@@ -21,7 +21,7 @@ def evaluate(task, generated, reference, **settings):
 
 @pytest.fixture
 def delayed(clips, tmp_path):
-    """A function that writes the clips' sounds as wavs, delayed by some milliseconds (what runs out comes in at the start)."""
+    """A function that writes the clips' sounds as wavs, rolled by some milliseconds."""
 
     def make(milliseconds: int) -> Path:
         folder = tmp_path / f"delayed_{milliseconds}"

@@ -43,7 +43,7 @@ def test_attacks_are_reported_within_5_ms(kind, sample_rate):
 
 @pytest.mark.parametrize("level", [1e-2, 1.0, 50.0])
 def test_level_does_not_matter(level):
-    sound, times = clip("high tone", 16000, [0.3, 0.9])
+    sound, _ = clip("high tone", 16000, [0.3, 0.9])
     assert detect_onsets(level * sound, 16000).tolist() == pytest.approx(detect_onsets(sound, 16000).tolist(), abs=1e-4)
 
 

@@ -103,7 +103,8 @@ def test_easy_fusion_is_concatenation_and_projection():
     bias = fusion.video_from_video.bias + fusion.video_from_audio.bias
     joined = torch.cat([fusion.norm_video(video), sound], dim=1)
     torch.testing.assert_close(got_video, video + nn.functional.conv2d(joined, weight, bias), atol=1e-5, rtol=1e-5)
-    picture = nn.functional.silu(fusion.summary(fusion.norm_video(video))).mean(3)
+    summary = nn.functional.silu(fusion.summary(fusion.norm_video(video)))
+    picture = torch.cat([summary.mean(3), summary.max(3).values], dim=1)
     joined = torch.cat([fusion.norm_audio(audio).squeeze(3), resample_time(picture, 8)], dim=1)
     weight = torch.cat([fusion.audio_from_audio.weight, fusion.audio_from_video.weight], dim=1)
     bias = fusion.audio_from_audio.bias + fusion.audio_from_video.bias

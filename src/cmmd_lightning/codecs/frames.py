@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cmmd_lightning.codecs.blocks import block_basis
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 # The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
 NO_SPREAD = -30.0
-
-# Brings the mean colour of a cell, about 0.5 in standard deviation, to about unit variance in the latents.
-_COLOR_GAIN = 2.0
 
 # What of an AutoencoderKL's configuration shapes the network; the rest (its scaling factor, tiling) is not used here.
 _ARCHITECTURE = (
@@ -52,7 +51,7 @@ class CodecConfig:
             ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
         config: Keyword arguments of ``diffusers.AutoencoderKL``. The number of picture channels follows from
             ``unshuffle``, and the block types from ``block_out_channels``.
-        color_shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
+        shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
 
     Raises:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
@@ -62,7 +61,7 @@ class CodecConfig:
     path: str | None = None
     unshuffle: int = 4
     config: dict[str, Any] | None = None
-    color_shortcut: bool = False
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("pixel_unshuffle", "autoencoder_kl"):
@@ -195,18 +194,22 @@ class AutoencoderKLCodec(FrameCodec):
     on a CPU is the faster layout by far.
 
     The network normalises away the level of what it is shown, and learns only slowly to carry colour past that. With
-    ``color_shortcut`` twice the mean colour of each cell's pixels is added to the first three latent channels, and the
-    interpolated colour that the latents carry is added to the decoded frames, so that the network learns the rest.
+    ``shortcut`` a linear codec runs beside it: the coefficients of the coarsest cosine patterns of each cell's pixels
+    (``block_basis``), one per latent channel, are added to the mean, and what the latents say of those patterns is
+    added to the decoded frames. The network learns the rest.
 
     Args:
         vae: The network. Its ``in_channels`` and ``out_channels`` must both be 3 * unshuffle**2, ``unshuffle`` whole.
-        color_shortcut: Whether colour goes around the network. False for networks that were trained elsewhere.
+        shortcut: Whether to run the linear codec beside the network. False for networks that were trained elsewhere.
 
     Raises:
-        ValueError: If the channels fit no unshuffle factor, or three latent channels are not there for the shortcut.
+        ValueError: If the channels fit no unshuffle factor.
     """
 
-    def __init__(self, vae: AutoencoderKL, color_shortcut: bool = False) -> None:
+    patterns: Tensor
+    gains: Tensor
+
+    def __init__(self, vae: AutoencoderKL, shortcut: bool = False) -> None:
         network = cast(Any, vae)
         architecture = plain({key: network.config[key] for key in _ARCHITECTURE})
         channels = architecture["in_channels"]
@@ -217,11 +220,13 @@ class AutoencoderKLCodec(FrameCodec):
                 f"got {channels} and {architecture['out_channels']}"
             )
         latent_channels = architecture["latent_channels"]
-        if color_shortcut and latent_channels < 3:
-            raise ValueError(f"color_shortcut: expected 3 latent channels or more, got {latent_channels}")
-        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, color_shortcut)
+        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, shortcut)
         downsample = unshuffle * 2 ** (len(architecture["block_out_channels"]) - 1)
         super().__init__(config, latent_channels, downsample)
+        if shortcut:
+            patterns, gains = block_basis(latent_channels, downsample)
+            self.register_buffer("patterns", patterns, persistent=False)
+            self.register_buffer("gains", gains.view(-1, 1, 1), persistent=False)
         self.vae = network.to(memory_format=torch.channels_last)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,18 +235,16 @@ class AutoencoderKLCodec(FrameCodec):
         pixels = functional.pixel_unshuffle(frames, self.config.unshuffle).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(pixels).latent_dist
         mean = posterior.mean.contiguous()
-        if self.config.color_shortcut:
-            color = _COLOR_GAIN * functional.avg_pool2d(frames, self.downsample)
-            mean = torch.cat([mean[:, :3] + color.to(mean.dtype), mean[:, 3:]], dim=1)
+        if self.config.shortcut:
+            mean = mean + self.gains * functional.conv2d(frames, self.patterns, stride=self.downsample)
         return mean, posterior.logvar.contiguous()
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Frames of raw latents, not clamped; see ``FrameCodec.reconstruct``."""
         pixels = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         frames = functional.pixel_shuffle(pixels.contiguous(), self.config.unshuffle)
-        if self.config.color_shortcut:
-            color = latents[:, :3].to(frames.dtype) / _COLOR_GAIN
-            frames = frames + functional.interpolate(color, scale_factor=self.downsample, mode="bilinear")
+        if self.config.shortcut:
+            frames = frames + functional.conv_transpose2d(latents / self.gains, self.patterns, stride=self.downsample)
         return frames
 
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from cmmd_lightning.codecs.mel import LogMel
 
+# The magnitude that vocos was taught to take for silence.
+_VOCOS_FLOOR = 1e-7
+
 _VOCOS_EXPECTED = "expected a folder with vocos' config.yaml and pytorch_model.bin, or a hub name"
 
 
@@ -42,7 +45,7 @@ class GriffinLimVocoder(nn.Module):
     def __init__(self, mel: LogMel, n_iter: int = 32, momentum: float = 0.99) -> None:
         super().__init__()
         self.n_fft, self.hop_length, self.n_mels = mel.n_fft, mel.hop_length, mel.n_mels
-        self.n_iter, self.momentum = n_iter, momentum
+        self.floor, self.n_iter, self.momentum = mel.floor, n_iter, momentum
         inverse = torch.linalg.pinv(mel.bank.detach().cpu().double().T).float()
         self.register_buffer("inverse_bank", inverse, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
@@ -67,7 +70,7 @@ class GriffinLimVocoder(nn.Module):
         # torch.stft wants a frame at the very end too, and more samples than half a window.
         frames = max(log_mel.shape[2], self.n_fft // 2 // self.hop_length + 1)
         with torch.autocast(log_mel.device.type, enabled=False):
-            spectrum = (self.inverse_bank @ log_mel.float().exp()).clamp(min=0.0)
+            spectrum = (self.inverse_bank @ _magnitude(log_mel, self.floor)).clamp(min=0.0)
             sound = torchaudio.functional.griffinlim(
                 _extend(spectrum, frames + 1),
                 self.window,
@@ -99,7 +102,7 @@ class VocosVocoder(nn.Module):
 
     def __init__(self, path: str, mel: LogMel) -> None:
         super().__init__()
-        self.n_mels, self.hop_length = mel.n_mels, mel.hop_length
+        self.n_mels, self.hop_length, self.floor = mel.n_mels, mel.hop_length, mel.floor
         self.path = path
         config_file, weights_file = _vocos_files(path)
         config = _read_config(config_file)
@@ -113,7 +116,8 @@ class VocosVocoder(nn.Module):
         """Sound (B, N) of a log-Mel (B, M, L), as ``GriffinLimVocoder.forward`` has it."""
         _check(log_mel, self.n_mels, self.hop_length, num_samples)
         # Frames are centred, so L of them span (L - 1) hops: one more reaches the end.
-        features = _extend(log_mel, log_mel.shape[2] + 1)
+        features = _magnitude(log_mel, self.floor).clamp(min=_VOCOS_FLOOR).log()
+        features = _extend(features, log_mel.shape[2] + 1)
         sound: Tensor = self.model.head(self.model.backbone(features))
         return sound[:, :num_samples]
 
@@ -151,6 +155,11 @@ def _check(log_mel: Tensor, n_mels: int, hop_length: int, num_samples: int) -> N
             f"vocoder: {num_samples} samples need {math.ceil(num_samples / hop_length)} frames of "
             f"{hop_length} samples, got {log_mel.shape[2]}"
         )
+
+
+def _magnitude(log_mel: Tensor, floor: float) -> Tensor:
+    """Mel magnitudes, with the Mel's floor taken off in power, so that what lies on it is silent and not a hiss."""
+    return ((2.0 * log_mel.float()).exp() - floor**2).clamp(min=0.0).sqrt()
 
 
 def _extend(frames: Tensor, length: int) -> Tensor:

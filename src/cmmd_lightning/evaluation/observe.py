@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -82,7 +82,6 @@ class Observer:
     video_events: VideoEvents = "impacts"
     round_trip: RoundTrip | None = None
     max_seconds: float = 60.0
-    detectors: dict[str, str] = field(init=False, default_factory=dict)
 
     def __call__(self, pair: Pair) -> Observation:
         """Events of one pair.

@@ -24,7 +24,7 @@ from .container import written_whole
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_FRAME = 1024
-X264_EXACT = {"x264-params": "mbtree=0"}  # with it, small pictures are encoded a little differently at each run
+X264_EXACT = {"x264-params": "mbtree=0"}  # mbtree encodes small pictures differently at each run
 CRF = 16  # x264's constant rate factor: visually near lossless
 _CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".m4a")
 _BT601 = 6  # AVCOL_*_SMPTE170M: what players assume of small pictures
@@ -196,7 +196,9 @@ def _checked(chunk: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 def _even(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) with an odd height or width padded to even by its last row or column."""
     height, width = picture.shape[:2]
-    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+    if height % 2 or width % 2:
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(picture)
 
 
 def checked_sound(sound: Tensor) -> Tensor:

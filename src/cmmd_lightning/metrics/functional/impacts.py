@@ -20,12 +20,14 @@ def detect_impacts(
 ) -> Tensor:
     """Times at which something falling visibly strikes and reverses.
 
-    Definition: what differs from the per-pixel median over time is foreground; its connected regions are followed
-        from frame to frame; an impact is a sharp reversal of a region's vertical motion from down to up, with at
-        least ``min_travel`` of the frame's height on both sides (on one, at the ends of the clip). Its time, finer
-        than a frame, is where the parabola of the fall before meets that of the rise after; both share one gravity,
-        the median of the track's second differences between impacts. Falls and rises that the clip's ends cut off are
-        continued to the height at which the same track struck otherwise.
+    What differs from the background (:func:`cmmd_lightning.metrics.functional.blobs.background`: the median over
+    time, mended by still surroundings) is foreground. Its connected regions are followed from frame to frame by their
+    upper edges, which neither shadows nor lights on the floor touch. An impact is a reversal of such an edge from down
+    to up, with at least ``min_travel`` of the frame's height on both sides (on one, at the ends of the clip). Its time,
+    finer than a frame, is where the parabola of the fall before meets that of the rise after, both measured outside
+    the 0.04 s before and 0.1 s after it, in which the thing may be squashed; they share one gravity, the median of the
+    second differences between impacts. Falls and rises that the clip's ends cut off are continued to the height at
+    which the same thing struck otherwise, so the last of them may lie up to one frame after the last picture.
 
     Args:
         frames: (T, 3, H, W), uint8 or float in [-1, 1]; 10 frames per second and 64 x 64 pixels suffice.

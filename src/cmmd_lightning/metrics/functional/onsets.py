@@ -1,9 +1,9 @@
 """Onsets in sound: a spectral-flux detector tuned for sharp attacks.
 
 Source: the log-compressed, rectified spectral flux of Boeck, Krebs and Schedl, "Evaluating the online capabilities of
-    onset detection methods" (ISMIR 2012), with the comparison against a maximum over the recent past of SuperFlux
-    (Boeck and Widmer, DAFx 2013; here the maximum runs over time, which silences beating partials and low tones).
-    Pure torch and torchaudio.
+onset detection methods" (ISMIR 2012), with the comparison against a maximum over the recent past of SuperFlux
+(Boeck and Widmer, DAFx 2013; here the maximum runs over time, which silences beating partials and low tones).
+Pure torch and torchaudio.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""What a command line with ``--ckpt_path`` means: which checkpoint, and which flags it overrules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cmmd_lightning.cli import UsageError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_WORDS = ("best", "hpc", "registry")
+"""Words for a checkpoint that are left to Lightning."""
+
+
+def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | None:
+    """The file that ``--ckpt_path`` names; ``last`` is the newest ``last*.ckpt`` of the trainer's callbacks.
+
+    Args:
+        path: As typed, or as the config has it; None is none.
+        subcommand: ``fit`` starts anew where there is no last checkpoint yet; others need one.
+        trainer: The trainer's part of the config.
+
+    Returns:
+        The file, one of `CHECKPOINT_WORDS`, or None.
+
+    Raises:
+        UsageError: If there is no such file, or ``predict`` has none.
+    """
+    if path == "last":
+        inits = [callback.get("init_args") or {} for callback in trainer.get("callbacks") or []]
+        folders = [
+            init["dirpath"] or f"{trainer.default_root_dir or '.'}/checkpoints" for init in inits if "dirpath" in init
+        ]
+        found = [file for folder in folders for file in Path(folder).glob("last*.ckpt")]
+        if found:
+            return str(max(found, key=lambda file: file.stat().st_mtime))
+        if subcommand == "fit":
+            logger.info("no last checkpoint yet, training starts from the beginning")
+            return None
+        places = ", ".join(folders) or "the folder of a checkpoint callback"
+        raise UsageError(f"{subcommand}: expected last.ckpt of a fit in {places}, found none")
+    if path is None and subcommand == "predict":
+        raise UsageError("predict: expected --ckpt_path with a checkpoint, got none")
+    if path is not None and path not in CHECKPOINT_WORDS and not Path(path).is_file():
+        raise UsageError(f"{path}: expected a checkpoint file, found none")
+    return path
+
+
+def stored_hyperparameters(path: str) -> dict[str, Any]:
+    """The hyperparameters of a checkpoint, its model's class under ``_class_path``.
+
+    Raises:
+        UsageError: If the file is no checkpoint of ours.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored = dict(checkpoint["hyper_parameters"])
+        stored["_class_path"]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"{path}: expected a checkpoint of cmmd_lightning, got a file that is none ({reason})"
+        ) from error
+    return stored
+
+
+def flags_of(args: list[str], group: str) -> dict[str, str]:
+    """Flags of a group that were typed, ``--model.a.b 1`` as {"a.b": "1"}."""
+    typed: dict[str, str] = {}
+    for i, arg in enumerate(args):
+        if arg.startswith(f"--{group}."):
+            name, equals, value = arg[len(group) + 3 :].partition("=")
+            typed[name.removeprefix("init_args.")] = value if equals else (args[i + 1] if i + 1 < len(args) else "")
+    return typed
+
+
+def refuse_overruled(flags: Mapping[str, str], stored: Mapping[str, Any], path: str) -> None:
+    """Refuses flags that say something else than the checkpoint, whose settings Lightning would use silently.
+
+    Args:
+        flags: Names below ``model``, and the values typed.
+        stored: The checkpoint's hyperparameters.
+        path: The checkpoint.
+
+    Raises:
+        UsageError: If a flag contradicts the checkpoint.
+    """
+    for name, value in flags.items():
+        kept: Any = stored
+        for part in name.split("."):
+            kept = kept.get(part) if isinstance(kept, Mapping) else None
+        if name != "class_path" and not _says(_plain(value), kept):
+            raise UsageError(f"--model.{name} {value}: the checkpoint {path} was made with {kept} and keeps it")
+
+
+def _plain(value: str) -> Any:
+    """A typed value; YAML takes ``1e-3`` for a string."""
+    try:
+        return float(value)
+    except ValueError:
+        return yaml.safe_load(value)
+
+
+def _says(value: Any, kept: Any) -> bool:
+    """Whether a value agrees with what is kept; of a mapping, the keys that it has."""
+    if isinstance(value, Mapping) and isinstance(kept, Mapping):
+        return all(_says(part, kept.get(key)) for key, part in value.items())
+    if isinstance(value, list) and isinstance(kept, list | tuple):
+        return value == list(kept)
+    return bool(value == kept)

@@ -1,0 +1,69 @@
+"""EventAgreement: the mean of the pure function, over batches and processes."""
+
+import numpy as np
+import pytest
+import torch
+
+from cmmd_lightning.metrics import EventAgreement
+from cmmd_lightning.metrics.functional.events import TOLERANCES, event_scores
+
+
+def clips(count):
+    rng = np.random.default_rng(0)
+    reference = [rng.random(rng.integers(1, 5)) for _ in range(count)]
+    return reference, [np.append(times + rng.normal(0, 0.05, len(times)), rng.random()) for times in reference]
+
+
+def test_the_metric_is_the_mean_of_the_function():
+    reference, estimate = clips(10)
+    metric = EventAgreement()
+    metric.update(reference[:3], estimate[:3])
+    metric.update([torch.from_numpy(times) for times in reference[3:]], estimate[3:])
+    values = metric.compute()
+    for tolerance in TOLERANCES:
+        scores = np.mean([event_scores(r, e, tolerance) for r, e in zip(reference, estimate, strict=True)], axis=0)
+        got = [float(values[f"event_{name}@{tolerance * 1000:g}ms"]) for name in ("precision", "recall", "f1")]
+        assert got == pytest.approx(scores.tolist(), abs=1e-6)
+    curve = [float(values[f"event_f1@{tolerance * 1000:g}ms"]) for tolerance in TOLERANCES]
+    assert float(values["event_f1@mean"]) == pytest.approx(np.mean(curve), abs=1e-6)
+
+
+def test_states_of_two_processes_add_up():
+    reference, estimate = clips(9)
+    both, first, second = EventAgreement(), EventAgreement(), EventAgreement()
+    both.update(reference, estimate)
+    first.update(reference[:4], estimate[:4])
+    second.update(reference[4:], estimate[4:])
+    first.merge_state(second)
+    assert {k: float(v) for k, v in first.compute().items()} == pytest.approx(
+        {k: float(v) for k, v in both.compute().items()}
+    )
+
+
+def test_empty_lists_count_as_agreement_with_a_warning():
+    metric = EventAgreement()
+    metric.update([[], [0.5]], [[], []])
+    with pytest.warns(UserWarning, match="1 clips without any events"):
+        assert float(metric.compute()["event_f1@100ms"]) == 0.5
+
+
+def test_reset_forgets():
+    metric = EventAgreement()
+    metric.update([[0.5]], [[0.9]])
+    metric.reset()
+    metric.update([[0.5]], [[0.5]])
+    assert float(metric.compute()["event_f1@mean"]) == 1.0
+
+
+def test_plot_draws_every_value():
+    metric = EventAgreement()
+    metric.update([[0.5]], [[0.5]])
+    figure, _ = metric.plot()
+    assert figure.axes
+
+
+def test_malformed_input_raises():
+    with pytest.raises(ValueError, match="as many clips"):
+        EventAgreement().update([[0.1]], [])
+    with pytest.raises(ValueError, match="tolerances"):
+        EventAgreement(tolerances=())
