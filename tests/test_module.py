@@ -6,7 +6,7 @@ from tiny_training import CLIP, NETWORK, Losses, build_data, build_model, build_
 from torch import Tensor, nn
 
 from cmmd_lightning import CMMD, ClipSpec, CodecConfig
-from cmmd_lightning import module as module_file
+from cmmd_lightning import latent_diffusion
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 
 # joint only, so that both modalities are in every batch
@@ -234,7 +234,7 @@ def test_windows_cover_every_frame_of_both_streams_at_any_rate(clip, monkeypatch
         assert sizes == (clip.num_frames, clip.mel_frames)
         raise Stop
 
-    monkeypatch.setattr(module_file, "windowed", capture)
+    monkeypatch.setattr(latent_diffusion, "windowed", capture)
     for total in range(clip.num_frames + 1, clip.num_frames + 30):
         with pytest.raises(Stop):
             model.sample("joint", None, None, total, names=["a"])

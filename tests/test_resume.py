@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from tiny_training import Losses, build_data, build_model, build_trainer
 
 from cmmd_lightning import CMMD
-from cmmd_lightning.checkpoint import StepCheckpoint, rewind_to_last_step
+from cmmd_lightning.checkpoint import StepCheckpoint, mend_progress
 from cmmd_lightning.ema import EMA
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,6 +66,7 @@ def differences(got: Any, expected: Any, where: str = "") -> list[str]:
     return [] if got == expected else [f"{where}: {got} for {expected}"]
 
 
+COUNTS = ("epoch_loop.state_dict", "epoch_loop.batch_progress")
 STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
 
 
@@ -99,12 +100,11 @@ def check(folder: Path, clips: Path, reference, stopped: Losses, at: int, **sett
     assert load(found)["global_step"] == at
     rest = run(folder / "rest", clips, resume=found, **settings)
     assert stopped.train + rest.train == losses.train
-    assert (
-        differences({k: load(folder / "rest" / f"step={STEPS}.ckpt")[k] for k in STATES}, {k: final[k] for k in STATES})
-        == []
-    )
-    val = dict(stopped.val + rest.val)
-    assert val == dict(losses.val)
+    end = load(folder / "rest" / f"step={STEPS}.ckpt")
+    assert differences({name: end[name] for name in STATES}, {name: final[name] for name in STATES}) == []
+    for name in COUNTS:
+        assert end["loops"]["fit_loop"][name] == final["loops"]["fit_loop"][name], name
+    assert stopped.val + rest.val == losses.val
 
 
 def test_the_run_is_worth_comparing(uninterrupted):
@@ -136,7 +136,7 @@ def test_stopped_by_its_step_budget(uninterrupted, clip_folder, tmp_path):
         ("on_train_batch_end", 4, ctrl_c, SystemExit, 5),  # after the step, before its average
         ("on_train_batch_end", 4, sigterm, SystemExit, 5),
         ("on_validation_batch_start", 0, ctrl_c, SystemExit, 3),
-        ("on_validation_batch_end", 3, full_disk, OSError, 6),
+        ("on_validation_batch_end", 1, full_disk, OSError, 6),
         ("on_validation_batch_end", 0, sigterm, SystemExit, 3),
     ],
 )
@@ -258,6 +258,18 @@ def counts(ready: int, processed: int, completed: int) -> dict[str, int]:
     return {"ready": ready, "started": ready, "processed": processed, "completed": completed}
 
 
+def progress_of(counted: dict[str, int], validating: bool = False, val: tuple[int, int, bool] = (2, 2, True)) -> dict:
+    """What a checkpoint counts: after an earlier epoch of 20 batches; validation has (ready, completed, all of it)."""
+    earlier = {name: value + 20 for name, value in counted.items()}
+    current = counts(val[0], val[1], val[1])
+    loops = {
+        "epoch_loop.batch_progress": {"total": earlier, "current": dict(counted)},
+        "epoch_loop.val_loop.batch_progress": {"total": dict(current), "current": current, "is_last_batch": val[2]},
+        "epoch_loop.state_dict": {"_batches_that_stepped": 26},
+    }
+    return {"loops": {"fit_loop": loops}, "validating": validating}
+
+
 @pytest.mark.parametrize(
     ("before", "accumulate", "after"),
     [
@@ -272,10 +284,36 @@ def counts(ready: int, processed: int, completed: int) -> dict[str, int]:
     ],
 )
 def test_batches_since_the_last_step_are_done_again(before, accumulate, after):
-    earlier = {name: value + 20 for name, value in before.items()}  # in all, after an epoch of 20
-    checkpoint = {"loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": earlier, "current": before}}}}
-    rewind_to_last_step(checkpoint, accumulate)
+    checkpoint = progress_of(before)
+    mend_progress(checkpoint, accumulate)
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     assert progress["current"] == after
     assert progress["total"] == {name: value + 20 for name, value in after.items()}
-    rewind_to_last_step({"state_dict": {}}, accumulate)  # a checkpoint of weights only
+    weights_only = {"state_dict": {}}
+    mend_progress(weights_only, accumulate)
+    assert weights_only == {"state_dict": {}}
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "steps"),
+    [
+        (progress_of(counts(6, 6, 5)), True, 26),  # written before the validation that is due
+        (progress_of(counts(6, 6, 6), True, (2, 1, False)), True, 26),
+        (progress_of(counts(6, 6, 6), True, (0, 0, False)), True, 26),
+        (progress_of(counts(6, 6, 6), True), False, 26),  # written at its end
+        (progress_of(counts(6, 6, 6)), False, 25),  # after it: Lightning skips it, and counts one more step for loggers
+        (progress_of(counts(7, 6, 6)), False, 25),
+        (progress_of(counts(5, 5, 4)), False, 26),  # none due
+        (progress_of(counts(6, 5, 5)), False, 26),
+    ],
+)
+def test_a_validation_that_is_due_is_done_as_a_whole(before, again, steps):
+    mend_progress(before, 1, validate_every=13)
+    loops = before["loops"]["fit_loop"]
+    validation, batches = loops["epoch_loop.val_loop.batch_progress"], loops["epoch_loop.batch_progress"]
+    # what Lightning takes for "in the middle of a validation", at its first batch
+    assert (validation["total"]["started"] == validation["total"]["processed"] + 1) == again
+    assert loops["epoch_loop.state_dict"]["_batches_that_stepped"] == steps
+    if again:
+        assert validation["current"] == counts(0, 0, 0)
+        assert batches["current"] == counts(6, 6, 6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -39,24 +39,70 @@ class StepCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, {})
 
 
-def rewind_to_last_step(checkpoint: MutableMapping[str, Any], accumulate_grad_batches: int = 1) -> None:
-    """Sets a checkpoint's count of batches back to the last optimiser step, in place.
+class ExactResume(LightningModule):
+    """A module whose resumed runs do what the uninterrupted run would have done; see `mend_progress`."""
 
-    An interruption may fall inside a step, or between the batches whose gradients one step accumulates. What had been
-    computed since the last step is not in the checkpoint and has to be done again, but Lightning (2.6.6) goes on
-    counting from there: later steps would accumulate too few batches, and validation would come too early.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes whether this is inside of a validation."""
+        checkpoint["validating"] = self._trainer is not None and bool(self._trainer.validating)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on after the last whole optimiser step, with the validation that is due there."""
+        trainer = self._trainer
+        if trainer is None:
+            return
+        every = trainer.val_check_interval if trainer.check_val_every_n_epoch is None else None
+        mend_progress(checkpoint, trainer.accumulate_grad_batches, every if isinstance(every, int) else None)
+
+
+def mend_progress(
+    checkpoint: MutableMapping[str, Any], accumulate_grad_batches: int = 1, validate_every: int | None = None
+) -> None:
+    """Sets a checkpoint's counts so that a resumed run does what the uninterrupted one would have done, in place.
+
+    Lightning (2.6.6) resumes exactly at ends of epochs. Elsewhere its counts need help:
+
+    - An interruption may fall inside of a step, or between the batches whose gradients one step accumulates. What was
+      computed since the last step is not in the checkpoint and has to be done again; Lightning would go on counting,
+      later steps would accumulate too few batches, and validation would come too early.
+    - A validation that was interrupted, or was due and not begun when the checkpoint was written, is done as a whole;
+      Lightning would leave it out, or do a part of it.
+    - The step that loggers are given stays right: Lightning counts one too many where it skips a validation.
 
     Args:
         checkpoint: A training checkpoint; others are left as they are.
         accumulate_grad_batches: Batches per optimiser step.
+        validate_every: Batches between validations, where they are counted so.
     """
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress")
+    loops = checkpoint.get("loops", {}).get("fit_loop", {})
+    progress = loops.get("epoch_loop.batch_progress")
     if progress is None:
         return
-    done = progress["current"]["processed"]
-    beyond = done % accumulate_grad_batches
-    if beyond == 0 and progress["current"]["ready"] == done:
+    total, current = progress["total"], progress["current"]
+    beyond = current["processed"] % accumulate_grad_batches
+    inside = beyond > 0 or current["ready"] > current["processed"]
+    at_end = not inside and current["completed"] < current["processed"]
+    if inside:
+        for count in (total, current):
+            _set_all(count, count["processed"] - beyond)
+    if not validate_every or total["processed"] % validate_every:
         return
-    for count in (progress["total"], progress["current"]):
-        whole = count["processed"] - beyond
-        count.update(ready=whole, started=whole, processed=whole, completed=whole)
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    validating = checkpoint.get("validating", False) and not inside
+    if at_end or (validating and not _is_finished(validation)):
+        for count in (total, current):
+            _set_all(count, count["processed"])
+        _set_all(validation["current"], 0)
+        whole = validation["total"]["completed"]
+        validation["total"].update(ready=whole + 1, started=whole + 1, processed=whole, completed=whole)
+    elif not validating:
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _set_all(count: MutableMapping[str, int], value: int) -> None:
+    count.update(ready=value, started=value, processed=value, completed=value)
+
+
+def _is_finished(progress: Mapping[str, Any]) -> bool:
+    count = progress["current"]
+    return bool(progress["is_last_batch"] and count["completed"] == count["ready"])

@@ -9,7 +9,6 @@ import warnings
 from argparse import ArgumentError
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 CONFIG_FLAGS = ("--config", "-c")
 _NESTED = "Does not validate against any of the Union subtypes"

@@ -105,7 +105,8 @@ def evaluate(
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)
     logger.info("%s", summary_line(task, result["tasks"][task]))
     logger.info("written: %s", ", ".join(str(path) for path in written))
-    return int(bool(result["runs"][task]["errors"]))
+    scored = result["tasks"][task]["event_f1@100ms"]["n"]
+    return int(bool(result["runs"][task]["errors"]) or scored == 0)
 
 
 def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:

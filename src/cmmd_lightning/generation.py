@@ -17,7 +17,7 @@ from cmmd_lightning.data.requests import GenerationSpec
 from cmmd_lightning.diffusion.sampling import window_starts
 
 if TYPE_CHECKING:
-    from cmmd_lightning.module import CMMD
+    from cmmd_lightning.latent_diffusion import LatentDiffusion
 
 __all__ = ["DecodedFrames", "GenerationSpec", "decode_long_sound", "generate"]
 
@@ -39,7 +39,7 @@ class DecodedFrames:
         ValueError: While iterating, if a frame is not finite.
     """
 
-    def __init__(self, model: CMMD, latents: Tensor) -> None:
+    def __init__(self, model: LatentDiffusion, latents: Tensor) -> None:
         self.model, self.latents = model, latents
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class DecodedFrames:
             yield frames.transpose(0, 1).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def generate(model: CMMD, batch: InputBatch, spec: GenerationSpec | None) -> Iterator[Generated]:
+def generate(model: LatentDiffusion, batch: InputBatch, spec: GenerationSpec | None) -> Iterator[Generated]:
     """Generates for each input of a batch.
 
     On a GPU, inputs of equal length go through the network together. An input that cannot be read or generated for
@@ -89,7 +89,7 @@ def generate(model: CMMD, batch: InputBatch, spec: GenerationSpec | None) -> Ite
             yield from _attempt(model, same[i : i + together], examples, spec, batch, reading)
 
 
-def _examples_at_once(model: CMMD, num_frames: int, max_examples: int) -> int:
+def _examples_at_once(model: LatentDiffusion, num_frames: int, max_examples: int) -> int:
     """Examples of a length that go through the network at once.
 
     One on a CPU: more save 15 % of the time there, but then the last digits depend on the company an example is in,
@@ -101,7 +101,7 @@ def _examples_at_once(model: CMMD, num_frames: int, max_examples: int) -> int:
 
 
 def _attempt(
-    model: CMMD, group: list[Loaded], examples: int, spec: GenerationSpec, batch: InputBatch, reading: float
+    model: LatentDiffusion, group: list[Loaded], examples: int, spec: GenerationSpec, batch: InputBatch, reading: float
 ) -> Iterator[Generated]:
     """Results of a group of equally long inputs, or the reason why there are none."""
     began = time.monotonic()
@@ -118,7 +118,9 @@ def _attempt(
         yield Generated(loaded.input, loaded.num_frames, made, seconds)
 
 
-def _samples(model: CMMD, group: list[Loaded], examples: int, spec: GenerationSpec, batch: InputBatch) -> list[Sample]:
+def _samples(
+    model: LatentDiffusion, group: list[Loaded], examples: int, spec: GenerationSpec, batch: InputBatch
+) -> list[Sample]:
     """The samples of a group, input by input."""
     inputs = [loaded.input for loaded in group]
     names = [name for item in inputs for name in item.names]
@@ -152,7 +154,7 @@ def _samples(model: CMMD, group: list[Loaded], examples: int, spec: GenerationSp
 
 
 def _decoded(
-    model: CMMD, spec: GenerationSpec, stems: Sequence[str], video: Tensor, mel: Tensor, num_frames: int
+    model: LatentDiffusion, spec: GenerationSpec, stems: Sequence[str], video: Tensor, mel: Tensor, num_frames: int
 ) -> list[Sample]:
     samples = [Sample(stem) for stem in stems]
     if spec.task != "audio_to_video":
@@ -165,13 +167,15 @@ def _decoded(
     return samples
 
 
-def _encoded_frames(model: CMMD, loaded: Loaded) -> Tensor:
+def _encoded_frames(model: LatentDiffusion, loaded: Loaded) -> Tensor:
     """Normalised latents (1, C, T, h, w), encoded chunk by chunk."""
     chunks = (chunk.to(model.device).float().div(127.5).sub(1.0) for chunk in loaded.frame_chunks())
     return torch.cat([model.encode_frames(chunk.transpose(0, 1)[None]) for chunk in chunks], dim=2)
 
 
-def decode_long_sound(model: CMMD, mel: Tensor, num_samples: int, piece_seconds: float = _PIECE_SECONDS) -> Tensor:
+def decode_long_sound(
+    model: LatentDiffusion, mel: Tensor, num_samples: int, piece_seconds: float = _PIECE_SECONDS
+) -> Tensor:
     """Sound of a log-Mel, however long: pieces that fade into each other, so that the vocoder's memory is bounded.
 
     Args:

@@ -25,7 +25,7 @@ class ClipSpec:
         n_fft: Window of the short-time Fourier transform, in samples.
         hop_length: Step between Mel frames, in samples.
         n_mels: Mel bands, M.
-        mel_floor: Mel magnitudes below this are silence (a full-scale tone reaches n_fft / 4); see `LogMel`.
+        mel_floor: Mel magnitudes below this are silence (a full-scale tone has n_fft / 4); see `LogMel`.
 
     Raises:
         ValueError: If a size is not positive.
@@ -48,9 +48,9 @@ class ClipSpec:
     mel_floor: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "fps", "height", "width", "sample_rate", "n_fft", "hop_length", "n_mels", "mel_floor"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"ClipSpec.{name} must be positive, got {getattr(self, name)!r}")
+        for name, value in asdict(self).items():
+            if name != "fit" and value <= 0:
+                raise ValueError(f"ClipSpec.{name} must be positive, got {value!r}")
         if self.fit not in ("crop", "letterbox"):
             raise ValueError(f"ClipSpec.fit must be 'crop' or 'letterbox', got {self.fit!r}")
 
