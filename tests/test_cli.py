@@ -100,7 +100,10 @@ def refused(done: Done, *words: str) -> None:
         ("fit --config quickstart.yaml --trainr.max_steps 3", ("--trainr.max_steps",)),
         ("fit --config quickstart.yaml --model.learning_rat 1", ("learning_rat",)),
         ("fit --config quickstart.yaml --model.clip.num_frames x", ("clip.num_frames", "int", "x")),
-        ("fit --config quickstart.yaml --data.clip.num_frames 4", ("--data.clip.num_frames", "--model.clip.num_frames")),
+        (
+            "fit --config quickstart.yaml --data.clip.num_frames 4",
+            ("--data.clip.num_frames", "--model.clip.num_frames"),
+        ),
         ("fit --config quickstart.yaml --ckpt_path none.ckpt", ("none.ckpt", "found none")),
         ("validate --config quickstart.yaml", ("runs/quickstart", "found none")),
         ("predict --generate.task joint", ("--ckpt_path",)),
@@ -186,7 +189,13 @@ def test_a_flag_that_the_checkpoint_overrules_is_refused(home, which, flag, valu
 def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
     agreeing = [
         *("--model.init_args.learning_rate", "1e-3", "--model.clip", '{"num_frames": 8, "height": 16}'),
-        *("--model.network.video_channels=[16,16]", "--model", "cmmd_lightning.CMMD", "--model.objective.form", "condition"),
+        *(
+            "--model.network.video_channels=[16,16]",
+            "--model",
+            "cmmd_lightning.CMMD",
+            "--model.objective.form",
+            "condition",
+        ),
     ]
     done = cmmd("validate", "--config", "quickstart.yaml", *SMALL_RUN, *agreeing, cwd=home)
     assert done.status == 0, done.err
@@ -194,7 +203,9 @@ def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(copy):
     """In a process of its own: with the real signal, and the exit status that a shell sees."""
-    config = (packaged_configs()["quickstart.yaml"]).read_text().replace("every_n_train_steps: 50", "every_n_train_steps: 1")
+    config = (
+        (packaged_configs()["quickstart.yaml"]).read_text().replace("every_n_train_steps: 50", "every_n_train_steps: 1")
+    )
     (copy / "mine.yaml").write_text(config)
     line = ["fit", "--config", "mine.yaml", *SMALL, "--trainer.max_steps", "40"]
     program = "import sys; from cmmd_lightning.cli import main; main()"
@@ -262,7 +273,9 @@ def test_describe_is_the_cost_card(tmp_path):
     card = {line[:34].strip(): line[35:] for line in done.err.splitlines() if "   " in line}
     assert card["clip"] == "8 frames 16x16 at 10 fps, 0.8 s, 8000 Hz"
     assert card["latents; Mel"] == "48x8x4x4; 16x64"
-    assert {"network parameters", "forward, one clip", "training memory, batch 16", "cache, an hour of media"} <= set(card)
+    assert {"network parameters", "forward, one clip", "training memory, batch 16", "cache, an hour of media"} <= set(
+        card
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -293,7 +306,9 @@ def media(tmp_path_factory) -> Path:
 
 
 def test_predict_all_three_tasks_without_a_config(home, media, tmp_path):
-    heard = predict(home, "video_to_audio", tmp_path / "v2a", media / "a.mp4", media / "b.mp4", guidance_scale=2, seed=1)
+    heard = predict(
+        home, "video_to_audio", tmp_path / "v2a", media / "a.mp4", media / "b.mp4", guidance_scale=2, seed=1
+    )
     seen = predict(home, "audio_to_video", tmp_path / "a2v", media / "sounds")
     both = predict(home, "joint", tmp_path / "joint", num_samples=2, ddim_eta=0.5)
     assert [done.status for done in (heard, seen, both)] == [0, 0, 0], heard.err + seen.err + both.err
@@ -373,7 +388,11 @@ def test_predict_refuses_senseless_requests(home, media, tmp_path):
     for task, inputs, words in (
         ("joint", [media / "a.mp4"], "expected none for the task joint"),
         ("video_to_audio", [], "expected media files or folders"),
-        ("video_to_audio", [media / "a.mp4", shutil.copy(media / "b.mp4", tmp_path / "a.mp4")], "one input for the name"),
+        (
+            "video_to_audio",
+            [media / "a.mp4", shutil.copy(media / "b.mp4", tmp_path / "a.mp4")],
+            "one input for the name",
+        ),
     ):
         done = predict(home, task, tmp_path / "out", *inputs)
         assert (done.status, len(done.errors)) == (1, 1), done.err
@@ -425,7 +444,9 @@ def test_evaluate_writes_the_report(tmp_path):
     # generated: the true sounds, with another container and rate, and one file that is none
     (tmp_path / "made").mkdir()
     for path in sorted((tmp_path / "true").glob("*.mp4")):
-        write_sound(tmp_path / "made" / f"{path.stem}.wav", read_sound(path, num_samples=32000, sample_rate=16000), 16000)
+        write_sound(
+            tmp_path / "made" / f"{path.stem}.wav", read_sound(path, num_samples=32000, sample_rate=16000), 16000
+        )
     line = ["evaluate", "--task", "video_to_audio", "--generated", "made", "--reference", "true"]
     done = cmmd(*line, "--report", "out/report.json", cwd=tmp_path)
     assert done.status == 0, done.err

@@ -131,7 +131,6 @@ def test_stopped_by_its_step_budget(uninterrupted, clip_folder, tmp_path):
     ("hook", "nth", "what", "error", "at"),
     [
         ("on_train_batch_start", 5, ctrl_c, SystemExit, 5),
-        ("on_before_optimizer_step", 5, ctrl_c, SystemExit, 5),
         ("on_train_batch_start", 3, full_disk, OSError, 3),  # right after a validation
         ("on_train_batch_end", 4, ctrl_c, SystemExit, 5),  # after the step, before its average
         ("on_train_batch_end", 4, sigterm, SystemExit, 5),
@@ -158,19 +157,19 @@ def run_keeping(losses: Losses, folder: Path, clips: Path, stop: Callback, **set
     run(folder, clips, stop, losses, **settings)
 
 
-@pytest.mark.parametrize("nth", [5, 6])
-def test_interrupted_between_accumulated_batches(nth, clip_folder, tmp_path):
-    settings = {"accumulate_grad_batches": 2, "max_steps": 5}
-    whole = run(tmp_path / "whole", clip_folder, every=5, **settings)
+def test_interrupted_between_accumulated_batches(clip_folder, tmp_path):
+    nth = 5
+    settings = {"accumulate_grad_batches": 2, "max_steps": 4}
+    whole = run(tmp_path / "whole", clip_folder, every=4, **settings)
     stopped = Losses()
     with pytest.raises(SystemExit):
         run_keeping(stopped, tmp_path, clip_folder, Stop("on_train_batch_start", nth, ctrl_c), **settings)
     found = tmp_path / f"step={nth // 2}.ckpt"
-    rest = run(tmp_path / "rest", clip_folder, resume=found, every=5, **settings)
+    rest = run(tmp_path / "rest", clip_folder, resume=found, every=4, **settings)
     begun = nth - nth % 2
     assert stopped.train == whole.train[:nth]
     assert rest.train == whole.train[begun:]
-    final, expected = (load(tmp_path / name / "step=5.ckpt") for name in ("rest", "whole"))
+    final, expected = (load(tmp_path / name / "step=4.ckpt") for name in ("rest", "whole"))
     assert differences({k: final[k] for k in STATES}, {k: expected[k] for k in STATES}) == []
 
 

@@ -14,9 +14,9 @@ from cmmd_lightning.ema import EMA
 
 CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, sample_rate=8000, n_fft=256, hop_length=100, n_mels=16)
 NETWORK = {
-    "video_channels": [16, 16],
-    "audio_channels": [16, 16],
-    "attention_levels": [1],
+    "video_channels": [16],
+    "audio_channels": [16],
+    "attention_levels": [],
     "head_channels": 16,
     "embedding_channels": 16,
 }

@@ -29,7 +29,7 @@ from cmmd_lightning.data.requests import GenerationSpec, plan_inputs
 from cmmd_lightning.diffusion.sampling import Task
 
 if TYPE_CHECKING:
-    from cmmd_lightning.module import CMMD
+    from cmmd_lightning.latent_diffusion import LatentDiffusion
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class PredictionWriter(Callback):
 
     # ---- entries
 
-    def _write(self, results: Iterable[Generated], module: CMMD) -> list[Entry]:
+    def _write(self, results: Iterable[Generated], module: LatentDiffusion) -> list[Entry]:
         assert self.manifest is not None
         entries = []
         for result in results:
@@ -122,7 +122,7 @@ class PredictionWriter(Callback):
             self.manifest.add(entries[-1])
         return entries
 
-    def _written(self, result: Generated, module: CMMD) -> Entry:
+    def _written(self, result: Generated, module: LatentDiffusion) -> Entry:
         """Writes the files of one input and gives its entry."""
         began, item, error = time.monotonic(), result.input, result.error
         state, done = source_state(item.source), 0
@@ -221,7 +221,7 @@ class SampleLogger(Callback):
         with isolate_rng(), torch.no_grad():
             self._log_samples(trainer, pl_module, batch)  # type: ignore[arg-type]
 
-    def _log_samples(self, trainer: Trainer, model: CMMD, batch: dict[str, Tensor]) -> None:
+    def _log_samples(self, trainer: Trainer, model: LatentDiffusion, batch: dict[str, Tensor]) -> None:
         video = model.codec.normalize(batch["video_latents"][: self.num_samples])
         mel = model.mel.normalize(batch["mel"][: self.num_samples])
         names = [f"sample {i}" for i in range(len(mel))]
@@ -265,7 +265,7 @@ def _log_picture(trainer: Trainer, name: str, picture: Tensor) -> None:
             one.experiment.add_image(f"samples/{name}", picture, trainer.global_step)  # type: ignore[attr-defined]
 
 
-def _log_sounds(trainer: Trainer, name: str, model: CMMD, mel: Tensor) -> None:
+def _log_sounds(trainer: Trainer, name: str, model: LatentDiffusion, mel: Tensor) -> None:
     experiments = [getattr(one, "experiment", None) for one in trainer.loggers]
     takers: list[Any] = [experiment for experiment in experiments if hasattr(experiment, "add_audio")]
     if not takers:

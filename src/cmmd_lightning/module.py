@@ -45,6 +45,7 @@ class CMMD(LatentDiffusion, ExactResume):
         objective: Settings of the loss.
         schedule_shift: See `NoiseSchedule`; below 1 for large latents.
         learning_rate: Peak learning rate of AdamW.
+        betas: Decay rates of AdamW's moments; a second one of 0.99 suits runs of some hundred steps.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps of linear warm-up.
         decay: ``constant`` after the warm-up, or ``cosine`` down to zero at the trainer's last step.
@@ -65,6 +66,7 @@ class CMMD(LatentDiffusion, ExactResume):
         objective: ObjectiveSpec = ObjectiveSpec(),
         schedule_shift: float = 1.0,
         learning_rate: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         decay: Literal["constant", "cosine"] = "constant",
@@ -83,6 +85,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "objective": self.objective.to_dict(),
                 "schedule_shift": schedule_shift,
                 "learning_rate": learning_rate,
+                "betas": list(betas),
                 "weight_decay": weight_decay,
                 "warmup_steps": warmup_steps,
                 "decay": decay,
@@ -101,7 +104,9 @@ class CMMD(LatentDiffusion, ExactResume):
         """AdamW over the network, with warm-up and, if wanted, cosine decay."""
         settings = self.hparams
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, settings["learning_rate"], weight_decay=settings["weight_decay"])
+        optimizer = torch.optim.AdamW(
+            parameters, settings["learning_rate"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
+        )
         warmup, total = settings["warmup_steps"], self.trainer.max_steps
         if settings["decay"] == "cosine" and total < 1:
             raise ValueError("decay='cosine' needs the trainer's max_steps")

@@ -88,7 +88,7 @@ def test_what_lies_on_the_floor_of_the_mel_is_silent(floor):
     mel = LogMel(floor=floor)
     assert GriffinLimVocoder(mel)(mel(torch.zeros(1, 4000)), 4000).abs().max() < 1e-4
     loud = 0.3 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
-    assert GriffinLimVocoder(mel)(mel(loud), 4000).std() == pytest.approx(loud.std().item(), rel=0.1)
+    assert GriffinLimVocoder(mel)(mel(loud), 4000).std() == pytest.approx(loud.std().item(), rel=0.15)
 
 
 def test_misfit_input_is_refused():
