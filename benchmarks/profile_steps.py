@@ -80,9 +80,8 @@ def compare(steps: dict[str, Callable], rounds: int) -> None:
     first = statistics.median(next(iter(seconds.values())))
     for name, values in seconds.items():
         median = statistics.median(values)
-        print(
-            f"{name:<44} {median * 1000:8.0f} ms   {median / first:5.2f} x   ({min(values) * 1000:.0f} to {max(values) * 1000:.0f})"
-        )
+        spread = f"{min(values) * 1000:.0f} to {max(values) * 1000:.0f}"
+        print(f"{name:<48} {median * 1000:8.0f} ms   {median / first:5.2f} x   ({spread})")
 
 
 def top(name: str, step: Callable, rows: int = 8) -> None:
