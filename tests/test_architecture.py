@@ -19,10 +19,13 @@ FLOORS = {
     "cli": 5,
     "lightning_cli": 5,
     "resume_flags": 5,
+    "resume_flags": 5,
     "commands": 4,
     "cost": 4,
     "module": 3,
+    "latent_diffusion": 3,
     "datamodule": 3,
+    "latent_diffusion": 3,
     "generation": 3,
     "evaluation": 3,
     "autoencoder": 2,
@@ -97,7 +100,7 @@ def test_rooms_import_each_other_in_one_direction():
     for path in FILES:
         if room_of(path) in FLOORS and FLOORS[room_of(path)] < 5:
             graph.setdefault(room_of(path), set()).update(rooms_of(path))
-    assert set(TopologicalSorter(graph).static_order()) >= set(GROUND)  # raises CycleError
+    assert set(TopologicalSorter(graph).static_order()) >= set(graph)  # raises CycleError
 
 
 @pytest.mark.parametrize("room", [*GROUND, "data", "procedural", "evaluation", "commands", "cli"])

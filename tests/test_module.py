@@ -5,8 +5,7 @@ import torch
 from tiny_training import CLIP, NETWORK, Losses, build_data, build_model, build_trainer
 from torch import Tensor, nn
 
-from cmmd_lightning import CMMD, ClipSpec, CodecConfig
-from cmmd_lightning import latent_diffusion
+from cmmd_lightning import CMMD, ClipSpec, CodecConfig, latent_diffusion
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 
 # joint only, so that both modalities are in every batch

@@ -217,7 +217,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
             raise ValueError(f"{self.root}: expected a test split (a folder test/, or test_fraction above 0), got none")
         return self._loader(self.datasets["test"])
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> Any:
         """The media files that ``generation`` names.
 
         Raises:
