@@ -1,8 +1,12 @@
 """What every test may use: the folder of shared real data, where the machine has it."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# before torch is imported, and for the processes that tests start: on small tensors, threads wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

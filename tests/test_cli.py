@@ -175,9 +175,13 @@ def test_resume_by_last_goes_on_and_takes_the_sizes_from_the_checkpoint(copy):
     assert step_of(copy / CHECKPOINT) == 3
 
 
-@pytest.mark.parametrize("which", [CHECKPOINT, "last"])
 @pytest.mark.parametrize(
-    ("flag", "value"), [("init_args.learning_rate", "5e-4"), ("clip.num_frames", "16"), ("network.num_blocks", "2")]
+    ("which", "flag", "value"),
+    [
+        (CHECKPOINT, "init_args.learning_rate", "5e-4"),
+        (CHECKPOINT, "network.num_blocks", "2"),
+        ("last", "clip.num_frames", "16"),
+    ],
 )
 def test_a_flag_that_the_checkpoint_overrules_is_refused(home, which, flag, value):
     before = (home / CHECKPOINT).read_bytes()
@@ -201,13 +205,13 @@ def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
     assert done.status == 0, done.err
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(copy):
+def test_ctrl_c_saves_and_the_same_command_goes_on(copy, caplog):
     """In a process of its own: with the real signal, and the exit status that a shell sees."""
     config = (
         (packaged_configs()["quickstart.yaml"]).read_text().replace("every_n_train_steps: 50", "every_n_train_steps: 1")
     )
     (copy / "mine.yaml").write_text(config)
-    line = ["fit", "--config", "mine.yaml", *SMALL, "--trainer.max_steps", "40"]
+    line = ["fit", "--config", "mine.yaml", *SMALL, "--trainer.max_steps", "16"]
     program = "import sys; from cmmd_lightning.cli import main; main()"
     log, last = copy / "log", copy / "runs/quickstart/last.ckpt"
     began = last.stat().st_mtime_ns
@@ -220,11 +224,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(copy):
     assert log.read_text().splitlines()[-1] == "cmmd: interrupted; what is done is kept"
     assert "Traceback" not in log.read_text()
     stopped = step_of(last)
-    assert 2 < stopped < 40
+    assert 2 < stopped < 16
     done = cmmd(*line, cwd=copy)
     assert done.status == 0, done.err
-    assert step_of(last) == 40
-    assert done.lines_with("Restored all states from the checkpoint")
+    assert step_of(last) == 16
+    assert "Restored all states from the checkpoint at runs/quickstart/last.ckpt" in caplog.text
 
 
 # ---- prepare, render, describe
@@ -348,7 +352,7 @@ def bad_inputs(folder: Path, media: Path) -> dict[str, str]:
         "text.mp4": "not media",
         "zero.mp4": "0 bytes",
         "cut.mp4": "truncated",
-        "silent.mp4": "expected an audio stream",
+        "silent.mp4": "picture",
         "short.mp4": "0.4",
     }
 

@@ -6,17 +6,17 @@ import math
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from cmmd_lightning.checkpoint import ExactResume
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec, psnr, sample_posterior
 from cmmd_lightning.data.randomness import example_generator
 
 _FIRST_LOGVAR = -8.0
 
 
-class FrameAutoencoderModule(LightningModule):
+class FrameAutoencoderModule(ExactResume):
     """Trains ``diffusers.AutoencoderKL`` on frames: loss = L1 + MSE + ``kl_weight`` * KL(posterior || N(0, 1)).
 
     L1 and MSE are means over pixel values in [-1, 1], KL is a mean over latent values (nats per value), so
