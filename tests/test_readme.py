@@ -117,8 +117,8 @@ def test_the_python_runs_in_order(place):
     printed = StringIO()
     names: dict[str, object] = {}
     with chdir(place), redirect_stdout(printed):
-        for block in source:
-            exec(compile(block, "README.md", "exec"), names)
+        for number, block in enumerate(source, 1):
+            exec(compile(block, f"<Python {number} of the README>", "exec"), names)
     assert names["sound"].shape == (2, 6400)
     assert names["video"].shape == (2, 3, 8, 16, 16)
     assert names["latents"].shape == (1, 4, 16, 8, 8)
