@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--config", default="demo.yaml")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--latent_channels", type=int, default=8)
+    parser.add_argument("--latent_channels", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -110,12 +110,10 @@ def main() -> None:
     model = CMMD(clip=clip, objective=ObjectiveSpec.of(init["objective"]), schedule_shift=init["schedule_shift"])
     shape = (args.latent_channels, clip.height // 8, clip.width // 8)
     network = JointUNet(shape[0], clip.n_mels, spec)
-    slow = JointUNet(shape[0], clip.n_mels, spec).to(memory_format=torch.contiguous_format)
     weight = model.objective.contrastive_weight
     steps = {
         "training step, no contrastive term": training_step(model, network, shape, args.batch_size, 0.0),
         "training step, contrastive share as configured": training_step(model, network, shape, args.batch_size, weight),
-        "training step, weights not channels_last": training_step(model, slow, shape, args.batch_size, 0.0),
         "sampling step, unguided": sampling_step(model, network, shape, args.batch_size, 1.0),
         "sampling step, guided": sampling_step(model, network, shape, args.batch_size, 2.0),
     }
