@@ -124,7 +124,7 @@ def test_the_python_runs_in_order(place):
     assert names["latents"].shape == (1, 4, 16, 8, 8)
     assert names["mel"].shape == (1, 64, 128)
     assert (place / "mine.ckpt").is_file()
-    assert printed.getvalue().startswith("EventScores(precision=")
+    assert "EventScores(precision=" in printed.getvalue()
 
 
 def test_what_it_names_is_there():
