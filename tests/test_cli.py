@@ -245,6 +245,7 @@ def test_shards_of_prepare_make_the_cache_together(home, tmp_path):
     whole = cmmd("prepare", *flags, cwd=tmp_path)
     assert whole.lines_with("prepared 0 sources")
     assert whole.lines_with("reused 8")
+    assert whole.lines_with("round trip of 2 clips: frames ")
     assert cmmd("prepare", *flags, "--shard", "3/2", cwd=tmp_path).errors == [
         "cmmd: error: --shard 3/2: expected i/n with 1 <= i <= n, such as 3/16"
     ]

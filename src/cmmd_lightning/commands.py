@@ -123,7 +123,11 @@ def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"--shard {shard}: expected i/n with 1 <= i <= n, such as 3/16")
     report = data.prepare((int(match[1]), int(match[2])))
-    logger.info("%s: %s", data.cache_dir, report.summary())
+    quality = data.round_trip()
+    if quality is not None:
+        logger.info(
+            "round trip of %d clips: frames %.1f dB PSNR; sound %.1f dB log-spectral distance (griffin_lim)", *quality
+        )
     return int(bool(report.failed))
 
 

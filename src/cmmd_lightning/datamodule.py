@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
+from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
+from cmmd_lightning.codecs.quality import frame_round_trip, sound_round_trip
 from cmmd_lightning.data.cache import Cache
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.dataset import ClipDataset
@@ -23,7 +24,7 @@ from cmmd_lightning.data.sources import Source, folder_sources, of_split
 from cmmd_lightning.data.statistics import Statistics, measure_statistics
 from cmmd_lightning.data.stream import StreamSampler
 from cmmd_lightning.generation import GenerationSpec
-from cmmd_lightning.media import find_media
+from cmmd_lightning.media import find_media, read_frames, read_sound
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,38 @@ class AudioVideoDataModule(pl.LightningDataModule):
             shard=shard,
             device=device,
         )
+
+    def round_trip(self, count: int = 4) -> tuple[int, float, float] | None:
+        """Quality of the codecs on the first clips of the validation split, or of training where there is none.
+
+        Args:
+            count: Clips at most.
+
+        Returns:
+            Clips measured, PSNR of frames through the codec, log-spectral distance of sound through log-Mel and
+            Griffin-Lim, both in dB; None where no clip can be read.
+        """
+        clip, sources = self.clip, self.sources()
+        codec, mel = self._codecs()
+        frames, sounds = [], []
+        for source in (of_split(sources, "val") or sources)[:count]:
+            try:
+                size, length = (clip.height, clip.width), clip.num_frames
+                pictures = read_frames(
+                    source.path, start=source.start, num_frames=length, fps=clip.fps, size=size, fit=clip.fit
+                )
+                sound = read_sound(
+                    source.path, start=source.start, num_samples=clip.num_samples, sample_rate=clip.sample_rate
+                )
+            except (ValueError, OSError):
+                continue  # prepare has named it
+            frames.append(pictures.float() / 127.5 - 1)
+            sounds.append(sound)
+        if not sounds:
+            return None
+        vocoder = build_vocoder("griffin_lim", mel)
+        distance = sound_round_trip(mel, vocoder, torch.stack(sounds))["log_spectral_distance"]
+        return len(sounds), frame_round_trip(codec, torch.cat(frames))["psnr"], distance
 
     def prepare_data(self) -> None:
         """What training needs on disk; called by the trainer on one process."""
