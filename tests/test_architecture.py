@@ -127,6 +127,9 @@ found = {{}}
 for room in {["", "metrics", *(room for room in GROUND if room != "metrics")]!r}:
     name = "cmmd_lightning." + room if room else "cmmd_lightning"
     package = importlib.import_module(name)
+    if room == "metrics":  # torchmetrics brings transformers where that is installed
+        importlib.import_module("torchmetrics")
+        heavy = [name for name in heavy if name not in sys.modules]
     if room:
         for module in pkgutil.walk_packages(package.__path__, name + "."):
             importlib.import_module(module.name)

@@ -76,10 +76,16 @@ def evaluate(
     report: str | None = None,
     ckpt_path: str | None = None,
     video_events: Literal["auto", "impacts", "turns"] = "auto",
+    linear_sync: str | None = None,
+    video_extractor: str = "pixel-statistics",
+    audio_extractor: str = "mel-statistics",
+    encoders: str | None = None,
+    classifier: str | None = None,
+    training: str | None = None,
     examples: int = 4,
     seed: int = 0,
 ) -> int:
-    """Measure the synchrony of two folders of media, whoever made them.
+    """Measure synchrony and quality of two folders of media, whoever made them.
 
     Args:
         task: What was generated.
@@ -89,16 +95,34 @@ def evaluate(
             By default report.json in the generated folder.
         ckpt_path: A checkpoint whose codec and vocoder give the ceiling.
         video_events: Detector of events in pictures.
-        examples: Clips shown on the page.
+        linear_sync: linear_sync.safetensors, as `cmmd calibrate --fit` writes it from clips of the same kind.
+        video_extractor: Features for distances between sets of pictures: pixel-statistics (no weights, not FVD), or
+            i3d:FILE for FVD.
+        audio_extractor: The same for sound: mel-statistics (no weights, not FAD), vggish:FILE or clap:FOLDER for FAD.
+        encoders: For audio-visual agreement: clip+clap:CLIP,CLAP,LABELS_FILE or torchscript:VIDEO.pt,AUDIO.pt.
+        classifier: Judge of generated against true sound: hf:FOLDER.
+        training: Folder of the clips that the generator was trained on, to look for memorised ones.
+        examples: Clips shown on the page, the best and the worst among them.
         seed: Of floors and intervals.
     """
-    from cmmd_lightning.evaluation import evaluate_folders, summary_line, write_report
+    from cmmd_lightning.evaluation import Extractors, evaluate_folders, summary_line, write_report
+    from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
+    from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
+    from cmmd_lightning.metrics.functional.linear_sync import LinearSync
 
     result = evaluate_folders(
         task,
         generated,
         reference,
         video_events=video_events,
+        linear_sync=None if linear_sync is None else LinearSync.load(linear_sync),
+        encoders=None if encoders is None else build_encoders(encoders),
+        extractors=Extractors(
+            build_video_extractor(video_extractor),
+            build_audio_extractor(audio_extractor),
+            None if classifier is None else build_classifier(classifier),
+        ),
+        training=training,
         round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
         seed=seed,
     )
@@ -107,6 +131,48 @@ def evaluate(
     logger.info("written: %s", ", ".join(str(path) for path in written))
     scored = result["tasks"][task]["event_f1@100ms"]["n"]
     return int(bool(result["runs"][task]["errors"]) or scored == 0)
+
+
+def calibrate(
+    output_dir: str = "runs/calibrate",
+    scenes: Literal["both", "bounce", "dance", "none"] = "both",
+    real: str | None = None,
+    fit: str | None = None,
+    num_clips: int = 100,
+    video_events: Literal["impacts", "turns"] = "turns",
+    seed: int = 0,
+) -> int:
+    """Measure the synchrony measures: how well each tells known faults from clips in sync.
+
+    Args:
+        output_dir: Folder for calibration.json, .md, .html and .png, and for what is kept to go on after a stop.
+        scenes: Procedural clips, rendered in memory, with exact event times.
+        real: A folder of real clips that are in sync.
+        fit: A folder of other real clips of the same kind that are in sync: the linear synchrony is fitted on them and
+            left in the output folder as linear_sync-NAME.safetensors, for `cmmd evaluate --linear_sync`.
+        num_clips: Clips of each set (real: at most).
+        video_events: Detector of events in the pictures of real clips.
+        seed: Of the procedural clips and of the swapped partners.
+    """
+    from cmmd_lightning.evaluation.calibrate import calibrate_all
+    from cmmd_lightning.evaluation.calibration import calibration_lines, write_calibration
+
+    if scenes == "none" and real is None:
+        raise ValueError("calibrate: expected scenes or a folder of real clips, got neither")
+    if fit is not None and real is None:
+        raise ValueError(f"calibrate: expected --real with --fit {fit}, got none")
+    names = {"both": ("bounce", "dance"), "none": ()}.get(scenes, (scenes,))
+    folder = Path(output_dir)
+    found = calibrate_all(
+        folder, scenes=names, real=real, fit=fit, num_clips=num_clips, video_events=video_events, seed=seed
+    )
+    for line in found["errors"]:
+        logger.warning(line)
+    written = write_calibration(found, folder)
+    for line in calibration_lines(found):
+        logger.info("%s", line)
+    logger.info("written: %s", ", ".join(str(path) for path in written))
+    return int(bool(found["errors"]))
 
 
 def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:
@@ -172,6 +238,7 @@ def codec_round_trip(ckpt_path: str, task: str) -> RoundTrip:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": prepare,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "render": render,
     "describe": describe,
 }

@@ -1,5 +1,8 @@
 """EventAgreement: the mean of the pure function, over batches and processes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -62,8 +65,54 @@ def test_plot_draws_every_value():
     assert figure.axes
 
 
+def test_perfect_input_scores_one_everywhere():
+    metric = EventAgreement()
+    metric.update([[0.5, 0.5, 1.0], [0.1]], [[1.0, 0.5, 0.5], torch.tensor([0.1])])
+    assert {float(value) for value in metric.compute().values()} == {1.0}
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_before_any_clip_every_value_is_nan():
+    assert all(bool(value.isnan()) for value in EventAgreement().compute().values())
+
+
+def test_a_malformed_clip_leaves_the_metric_as_it_was():
+    metric = EventAgreement()
+    metric.update([[0.5]], [[0.5]])
+    with pytest.raises(ValueError, match="finite"):
+        metric.update([[0.5], [0.5]], [[0.9], [float("nan")]])
+    assert float(metric.compute()["event_f1@mean"]) == 1.0
+
+
 def test_malformed_input_raises():
-    with pytest.raises(ValueError, match="as many clips"):
+    with pytest.raises(ValueError, match="as many clips of both, got 1 references, 0 estimates"):
         EventAgreement().update([[0.1]], [])
-    with pytest.raises(ValueError, match="tolerances"):
-        EventAgreement(tolerances=())
+    with pytest.raises(ValueError, match="one dimension"):
+        EventAgreement().update([0.1], [0.1])  # one clip's times where a list of clips is expected
+
+
+@pytest.mark.parametrize("tolerances", [(), (-0.1,), (0.1, float("nan")), (float("inf"),)])
+def test_malformed_tolerances_raise(tolerances):
+    with pytest.raises(ValueError, match="tolerances must be finite seconds, 0 or more"):
+        EventAgreement(tolerances=tolerances)
+
+
+def test_the_metrics_work_where_lightning_cannot_be_imported():
+    script = """
+import sys
+for name in ("lightning", "pytorch_lightning", "lightning_fabric"):
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
+from cmmd_lightning.metrics import EventAgreement
+from cmmd_lightning.metrics.av_align import AVAlign
+from cmmd_lightning.metrics.lag import EnvelopeLag, Lag
+import torch
+metrics = [EventAgreement(), AVAlign(fps=10.0), Lag(), EnvelopeLag(rate=10.0)]
+envelope = torch.sin(torch.arange(40.0))
+for metric in metrics:
+    clip = envelope if isinstance(metric, EnvelopeLag) else [0.5, 1.25]
+    metric.update([clip], [clip])
+values = {name: float(value) for metric in metrics for name, value in metric.compute().items()}
+assert values["event_f1@mean"] == values["av_align[tempotokens-2025]"] == values["lag_strength"] == 1.0, values
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

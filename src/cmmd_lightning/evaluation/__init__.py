@@ -1,12 +1,17 @@
-"""Folders of media to scores, reports and figures."""
+"""Folders of media to scores, reports and figures; and the measures measured."""
 
-from cmmd_lightning.evaluation.folders import evaluate_folders, score
+from cmmd_lightning.evaluation.folders import evaluate_folders
+from cmmd_lightning.evaluation.measures import Senses
 from cmmd_lightning.evaluation.observe import Observation, RoundTrip
+from cmmd_lightning.evaluation.quality import Extractors
 from cmmd_lightning.evaluation.report import merge_reports, read_report, summary_line, write_report
+from cmmd_lightning.evaluation.score import score
 
 __all__ = [
+    "Extractors",
     "Observation",
     "RoundTrip",
+    "Senses",
     "evaluate_folders",
     "merge_reports",
     "read_report",

@@ -56,7 +56,7 @@ def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
     points = sorted(
         (float(match[1]), metrics[key]) for key in metrics if (match := re.fullmatch(r"event_f1@([\d.]+)ms", key))
     )
-    figure = _figure(5.0, 3.2)
+    figure = new_figure(5.0, 3.2)
     axes = figure.subplots()
     x = [tolerance for tolerance, _ in points]
     scored = [entry for _, entry in points]
@@ -90,7 +90,7 @@ def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
         The figure.
     """
     heights = [0.62 if lane.frames is not None else 1.3 for lane in lanes]
-    figure = _figure(9.0, 0.5 + 1.15 * sum(heights))
+    figure = new_figure(9.0, 0.5 + 1.15 * sum(heights))
     rows = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, lane in zip(rows, lanes, strict=True):
         if lane.frames is not None:
@@ -112,7 +112,8 @@ def to_data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

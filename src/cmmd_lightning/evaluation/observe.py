@@ -1,28 +1,47 @@
-"""One clip in, its events out: reading, detecting, and what a sidecar says."""
+"""One clip in, what the measures compare out: reading, round trips, and what a sidecar says."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cmmd_lightning.evaluation.measures import Events, Senses, View, within
 from cmmd_lightning.evaluation.pairs import Pair
+from cmmd_lightning.evaluation.quality import Extractors
 from cmmd_lightning.media import MediaError, iter_frames, iter_sound, probe
-from cmmd_lightning.metrics.functional.events import detect_impacts, detect_motion_turns, detect_onsets
 
 Task = Literal["video_to_audio", "audio_to_video", "joint"]
-VideoEvents = Literal["impacts", "turns"]
+Kind = Literal["sound", "picture"]
 
 SAMPLE_RATE = 16000
 """Hz at which sound is read for detection."""
 MAX_FPS = 30.0
-MAX_HEIGHT = 96
-"""Pixels; pictures are brought down to this for detection."""
+MAX_HEIGHT = 256
+"""Pixels; higher pictures are brought down to this."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A clip in memory.
+
+    Args:
+        frames: uint8 (T, 3, H, W), or None.
+        fps: Frames per second.
+        sound: float (N,), or None.
+        sample_rate: Hz.
+    """
+
+    frames: Tensor | None = None
+    fps: float = 0.0
+    sound: Tensor | None = None
+    sample_rate: int = SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class RoundTrip:
         fps: Frames per second of ``frames``.
         size: (height, width) of ``frames``.
         sound: float (N,) to float (N,): Mel and vocoder.
-        frames: uint8 (T, 3, H, W) to frames of the same shape, uint8 or in [-1, 1]: encoder and decoder.
+        frames: uint8 (T, 3, H, W) to frames of the same shape, uint8: encoder and decoder.
         fit: How pictures are brought to ``size``.
     """
 
@@ -48,43 +67,50 @@ class RoundTrip:
 
 @dataclass(frozen=True)
 class Observation:
-    """Events of one pair, in seconds from the clip's start.
+    """What is kept of one clip.
 
     Args:
-        pair: The files.
-        duration: Seconds covered by both files.
-        reference: Reference events within ``duration``.
-        estimate: Events detected in the generated media, within ``duration``.
-        ceiling: Events detected in the true media after the round trip; None without one.
+        stem: Its name.
+        duration: Seconds covered by what is compared.
         source: Where the reference events come from: ``sidecar``, or the name of the detector.
+        made: What was generated, beside what it is compared with.
+        best: The true clip after the round trip; None without one.
+        generated: The generated file, if any.
+        reference: The reference file, if any.
+        features: Modality (``video``, ``audio``, ``class``) to rows (R, D) of ``generated``, ``reference``,
+            ``round_trip`` and ``noise``.
     """
 
-    pair: Pair
+    stem: str
     duration: float
-    reference: list[float]
-    estimate: list[float]
-    ceiling: list[float] | None
     source: str
+    made: View
+    best: View | None = None
+    generated: Path | None = None
+    reference: Path | None = None
+    features: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Reads the files of a pair and detects their events, one clip in memory at a time.
+    """Turns clips into what the measures compare, one clip in memory at a time.
 
     Args:
         task: What was generated.
-        video_events: Detector for pictures: ``impacts`` or ``turns``.
+        senses: What is taken from pictures and sounds.
         round_trip: Codec and vocoder for the ceiling, if known.
+        extractors: Of features for the distances between sets of clips.
         max_seconds: Longer files are scored over their first seconds.
     """
 
     task: Task
-    video_events: VideoEvents = "impacts"
+    senses: Senses = field(default_factory=Senses)
     round_trip: RoundTrip | None = None
+    extractors: Extractors = field(default_factory=Extractors)
     max_seconds: float = 60.0
 
     def __call__(self, pair: Pair) -> Observation:
-        """Events of one pair.
+        """Read and observe one pair of files.
 
         Args:
             pair: The files.
@@ -95,57 +121,119 @@ class Observer:
         Raises:
             MediaError: If a file is unreadable or lacks a stream that the task needs.
         """
+        needed: tuple[Kind, ...] = ("sound",) if self.task == "video_to_audio" else ("picture",)
         if self.task == "joint":
-            return self._joint(pair)
-        assert pair.reference is not None
-        kind: Literal["sound", "picture"] = "sound" if self.task == "video_to_audio" else "picture"
-        duration = min(self._length(pair.generated, kind), probe(pair.reference).duration, self.max_seconds)
-        known = sidecar_events(pair.reference)
-        source = "sidecar" if known is not None else self._name(kind)
-        if known is None:
-            known = self._detect(pair.reference, kind, duration)
-        estimate = self._detect(pair.generated, kind, duration)
-        ceiling = self._ceiling(pair.reference, kind, duration)
-        return Observation(pair, duration, _within(known, duration), estimate, ceiling, source)
+            needed = ("sound", "picture")
+        duration = min(*(length(pair.generated, kind) for kind in needed), self.max_seconds)
+        known = None
+        if pair.reference is not None and self.task != "joint":
+            duration = min(duration, probe(pair.reference).duration)
+            known = sidecar_events(pair.reference)
+            if known is None:
+                length(pair.reference, needed[0])
+        true = None if pair.reference is None else self.read(pair.reference, duration)
+        best = None if pair.reference is None else self._round_trip(pair.reference, duration)
+        seen = self.observe(pair.stem, self.read(pair.generated, duration), true, best, known)
+        return replace(seen, generated=pair.generated, reference=pair.reference)
 
-    def _joint(self, pair: Pair) -> Observation:
-        """Generated sound against generated picture."""
-        duration = min(self._length(pair.generated, "sound"), self._length(pair.generated, "picture"), self.max_seconds)
-        seen = self._detect(pair.generated, "picture", duration)
-        heard = self._detect(pair.generated, "sound", duration)
-        return Observation(pair, duration, seen, heard, None, self._name("picture"))
-
-    def _name(self, kind: str) -> str:
-        return "onsets" if kind == "sound" else self.video_events
-
-    def _length(self, path: Path, kind: Literal["sound", "picture"]) -> float:
+    def read(self, path: Path, duration: float) -> Media:
+        """The streams that a file has, over the first ``duration`` seconds."""
         info = probe(path)
-        length = info.audio_duration if kind == "sound" else info.video_duration
-        if length is None:
-            noun = "an audio stream" if kind == "sound" else "a video stream"
-            raise MediaError(path, noun, "none")
-        return length
+        frames, fps = load_frames(path, duration) if info.has_video else (None, 0.0)
+        return Media(frames, fps, load_sound(path, duration) if info.has_audio else None)
 
-    def _detect(self, path: Path, kind: Literal["sound", "picture"], duration: float) -> list[float]:
-        self._length(path, kind)
-        if kind == "sound":
-            return _within(detect_onsets(load_sound(path, duration), SAMPLE_RATE).tolist(), duration)
-        frames, fps = load_frames(path, duration)
-        return _within(self._seen(frames, fps), duration)
+    def observe(
+        self, stem: str, made: Media, true: Media | None, best: Media | None = None, known: list[float] | None = None
+    ) -> Observation:
+        """Observe a clip in memory.
 
-    def _seen(self, frames: Tensor, fps: float) -> list[float]:
-        detect = detect_impacts if self.video_events == "impacts" else detect_motion_turns
-        return detect(frames, fps).tolist()
+        Args:
+            stem: Its name.
+            made: What was generated; a given picture or sound may be missing where the true clip has it.
+            true: The true clip; may be None for ``joint``.
+            best: The true clip after the round trip, if there is one.
+            known: True event times in seconds, if known.
 
-    def _ceiling(self, path: Path, kind: Literal["sound", "picture"], duration: float) -> list[float] | None:
+        Returns:
+            The observation.
+        """
+        whole, ideal = made, best
+        if true is not None and self.task == "video_to_audio":
+            whole = replace(made, **_picture_of(made if made.frames is not None else true))
+            ideal = best and replace(best, **_picture_of(true))
+        elif true is not None and self.task == "audio_to_video":
+            whole = replace(made, **_sound_of(made if made.sound is not None else true))
+            ideal = best and replace(best, **_sound_of(true))
+        view = self._view(whole)
+        reference, source = self._reference(view, true, known)
+        made_view = self._against(view, reference)
+        best_view = None if ideal is None else self._against(self._view(ideal), reference)
+        estimate: Events = made_view.right["events"]
+        features = self.extractors.rows(self.task, made, true, best)
+        return Observation(stem, estimate.duration, source, made_view, best_view, features=features)
+
+    def _view(self, media: Media) -> View:
+        seen = {} if media.frames is None else self.senses.see(media.frames, media.fps)
+        heard = {} if media.sound is None else self.senses.hear(media.sound, media.sample_rate)
+        return View(seen, heard)
+
+    def _reference(self, view: View, true: Media | None, known: list[float] | None) -> tuple[Events | None, str]:
+        """The events that the generated ones are to meet, and where they come from; None: each picture's own."""
+        if self.task == "joint":
+            return None, self.senses.video_events
+        if known is not None:
+            span = view.right["onsets"] if self.task == "video_to_audio" else view.left["video_events"]
+            return Events(within(known, span.duration), span.duration), "sidecar"
+        assert true is not None
+        if self.task == "video_to_audio":
+            assert true.sound is not None
+            return self.senses.hear(true.sound, true.sample_rate)["onsets"], "onsets"
+        assert true.frames is not None
+        events = self.senses.events_in_picture(true.frames, true.fps)
+        return Events(events, len(true.frames) / true.fps, true.fps), self.senses.video_events
+
+    def _against(self, view: View, reference: Events | None) -> View:
+        """A view with its reference events on the left and its own on the right."""
+        estimate = view.left["video_events"] if self.task == "audio_to_video" else view.right["onsets"]
+        reference = view.left["video_events"] if reference is None else reference
+        return View({**view.left, "events": reference}, {**view.right, "events": estimate})
+
+    def _round_trip(self, path: Path, duration: float) -> Media | None:
+        """What the task generates, as the codec and the vocoder would give it at best."""
         trip, info = self.round_trip, probe(path)
-        if trip is None or not (info.has_audio if kind == "sound" else info.has_video):
+        if trip is None:
             return None
-        if kind == "sound":
+        sound = frames = None
+        if self.task != "audio_to_video":
+            if not info.has_audio:
+                return None
             sound = trip.sound(load_sound(path, duration, trip.sample_rate))
-            return _within(detect_onsets(sound, trip.sample_rate).tolist(), duration)
-        frames, fps = load_frames(path, duration, fps=trip.fps, size=trip.size, fit=trip.fit)
-        return _within(self._seen(trip.frames(frames), fps), duration)
+        if self.task != "video_to_audio":
+            if not info.has_video:
+                return None
+            frames = trip.frames(load_frames(path, duration, fps=trip.fps, size=trip.size, fit=trip.fit)[0])
+        return Media(frames, trip.fps, sound, trip.sample_rate)
+
+
+def _picture_of(media: Media) -> dict[str, Any]:
+    return {"frames": media.frames, "fps": media.fps}
+
+
+def _sound_of(media: Media) -> dict[str, Any]:
+    return {"sound": media.sound, "sample_rate": media.sample_rate}
+
+
+def length(path: Path, kind: Kind) -> float:
+    """Seconds of a file's stream.
+
+    Raises:
+        MediaError: If the file has no such stream, or is unreadable.
+    """
+    info = probe(path)
+    seconds = info.audio_duration if kind == "sound" else info.video_duration
+    if seconds is None:
+        raise MediaError(path, "an audio stream" if kind == "sound" else "a video stream", "none")
+    return seconds
 
 
 def sidecar_events(path: Path) -> list[float] | None:
@@ -205,13 +293,13 @@ def load_frames(
     size: tuple[int, int] | None = None,
     fit: Literal["crop", "letterbox"] = "crop",
 ) -> tuple[Tensor, float]:
-    """The first seconds of a file's picture, at a size for detection.
+    """The first seconds of a file's picture.
 
     Args:
         path: Media file with a picture.
         seconds: How much of it, at most.
         fps: Frames per second; the file's own, at most 30, by default.
-        size: (height, width); at most 96 pixels high in the file's own shape by default.
+        size: (height, width); the file's own shape, at most 256 pixels high, by default.
         fit: How pictures are brought to ``size``.
 
     Returns:
@@ -223,7 +311,3 @@ def load_frames(
         size = (MAX_HEIGHT, max(1, round(MAX_HEIGHT * info.width / info.height)))
     count = max(1, int(seconds * fps + 0.01))
     return torch.cat(list(iter_frames(path, fps=fps, size=size, fit=fit, num_frames=count))), fps
-
-
-def _within(times: list[float], duration: float) -> list[float]:
-    return [float(time) for time in times if 0 <= time < duration]

@@ -45,7 +45,7 @@ class Pairing:
     errors: list[str] = field(default_factory=list)
 
 
-def pair_folders(generated: PathLike, reference: PathLike | None) -> Pairing:
+def pair_folders(generated: PathLike, reference: PathLike | None, *, as_sets: bool = False) -> Pairing:
     """Pair the media files of two folder trees by stem.
 
     Where one folder has a stem twice with different suffixes (``clip.mp4`` and ``clip.wav``, as predict writes them),
@@ -55,6 +55,8 @@ def pair_folders(generated: PathLike, reference: PathLike | None) -> Pairing:
     Args:
         generated: Folder of generated media.
         reference: Folder of reference media; None pairs every generated file with nothing.
+        as_sets: Pair in the order of the stems, whatever they are, as many as there are of both; the generated files
+            that are left over have no reference.
 
     Returns:
         The pairing.
@@ -79,6 +81,13 @@ def pair_folders(generated: PathLike, reference: PathLike | None) -> Pairing:
         pairing.pairs = [Pair(stem, path, None) for stem, path in made.items()]
         return pairing
     true = _by_stem(reference, pairing.errors)
+    if as_sets:
+        partners = [*true.values(), *[None] * len(made)]
+        pairing.pairs = [
+            Pair(stem, path, partner) for (stem, path), partner in zip(made.items(), partners, strict=False)
+        ]
+        pairing.unpaired_reference = [path.name for path in list(true.values())[len(made) :]]
+        return pairing
     used = set()
     for stem, path in made.items():
         partner = stem if stem in true else re.sub(r"_\d+$", "", stem)

@@ -76,9 +76,9 @@ def write_report(
     path = Path(path)
     merged = merge_reports(read_report(path), report) if path.exists() else dict(report)
     text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
-    written = [_write_whole(path, text)]
+    written = [write_whole(path, text)]
     if page:
-        written.append(_write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
+        written.append(write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
     return written
 
 
@@ -110,7 +110,8 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
     return ", ".join([*parts, f"n {entry['n']}"])
 
 
-def _write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

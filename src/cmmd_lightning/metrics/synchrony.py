@@ -42,8 +42,8 @@ class EventAgreement(Metric):
 
     def __init__(self, tolerances: Sequence[float] = TOLERANCES, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not tolerances or min(tolerances) < 0:
-            raise ValueError(f"tolerances must be seconds, 0 or more, at least one, got {tolerances!r}")
+        if not tolerances or not all(0 <= tolerance < float("inf") for tolerance in tolerances):
+            raise ValueError(f"tolerances must be finite seconds, 0 or more, at least one, got {tolerances!r}")
         self.tolerances = tuple(tolerances)
         self.add_state("sums", torch.zeros(len(self.tolerances), 3, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("clips", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -63,11 +63,12 @@ class EventAgreement(Metric):
             raise ValueError(
                 f"expected as many clips of both, got {len(reference)} references, {len(estimate)} estimates"
             )
-        for ref, est in zip(reference, estimate, strict=True):
+        pairs = [(as_times(ref), as_times(est)) for ref, est in zip(reference, estimate, strict=True)]
+        for ref, est in pairs:
             scores = [event_scores(ref, est, tolerance) for tolerance in self.tolerances]
             self.sums += torch.tensor(scores, dtype=torch.float64, device=self.sums.device)
-            self.clips += 1
-            self.empty += int(as_times(ref).size == 0 and as_times(est).size == 0)
+        self.clips += len(pairs)
+        self.empty += sum(ref.size == 0 and est.size == 0 for ref, est in pairs)
 
     def compute(self) -> dict[str, Tensor]:
         """Means over clips.

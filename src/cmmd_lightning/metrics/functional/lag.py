@@ -57,7 +57,7 @@ def envelope_lag(first: Tensor, second: Tensor, rate: float, *, max_lag: float =
     best = int(np.argmax(np.round(curve, 12) - 1e-9 * np.abs(steps)))  # of equals, the least delay
     if not curve[best] > 0:
         return Lag(float("nan"), 0.0)
-    shift = _vertex(curve, best)
+    shift = refine_peak(curve, best)
     return Lag(float((steps[best] + shift) / rate), float(round(min(curve[best], 1.0), 12)))
 
 
@@ -98,7 +98,7 @@ def event_lag(
     best = int(np.argmax(np.round(curve, 12) - 1e-9 * np.abs(grid)))
     if curve[best] < 1e-3:
         return Lag(float("nan"), 0.0)
-    return Lag(float(grid[best] + _vertex(curve, best) * resolution), float(min(curve[best], 1.0)))
+    return Lag(float(grid[best] + refine_peak(curve, best) * resolution), float(min(curve[best], 1.0)))
 
 
 def loudness_envelope(sound: Tensor, sample_rate: int, times: Tensor, *, width: float = 0.04) -> Tensor:
@@ -133,8 +133,8 @@ def _correlation(a: np.ndarray, b: np.ndarray, step: int) -> float:
     return float((x * y).sum() / norm) if norm > 1e-12 else 0.0
 
 
-def _vertex(curve: np.ndarray, best: int) -> float:
-    """Offset in [-0.5, 0.5] of the vertex of the parabola through the best value and its neighbours."""
+def refine_peak(curve: np.ndarray, best: int) -> float:
+    """Offset in [-0.5, 0.5] steps of the vertex of the parabola through the best value and its neighbours."""
     if not 0 < best < len(curve) - 1:
         return 0.0
     left, middle, right = curve[best - 1 : best + 2]

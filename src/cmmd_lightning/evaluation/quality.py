@@ -1,0 +1,230 @@
+"""Quality, meaning and memorisation of a set of clips: features are kept, the media are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
+from cmmd_lightning.metrics.functional.meaning import classifier_agreement
+from cmmd_lightning.metrics.functional.memorisation import memorisation_scores, nearest_distances
+from cmmd_lightning.metrics.functional.quality import frechet_distance_of_features, kernel_distance
+from cmmd_lightning.metrics.weights import weights_hash
+
+if TYPE_CHECKING:
+    from cmmd_lightning.evaluation.observe import Media, Observation
+
+RESAMPLES = 200
+"""Of the bootstrap of a distance between sets, which is slow for features of many dimensions."""
+
+Rows = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Extractors:
+    """Feature extractors for the distances between sets of clips.
+
+    Args:
+        video: ``(frames uint8 (1, 3, T, H, W), fps) -> (rows, D)`` with a ``name``, or None for no such distances.
+        audio: ``(sound (1, N), sample_rate) -> (rows, D)`` with a ``name``, or None.
+        classifier: ``(sound (1, N), sample_rate) -> (1, L)`` class probabilities, or None.
+    """
+
+    video: nn.Module | None = None
+    audio: nn.Module | None = None
+    classifier: nn.Module | None = None
+
+    def rows(self, task: str, made: Media, true: Media | None, best: Media | None) -> dict[str, Rows]:
+        """Features of one clip's generated modalities.
+
+        Args:
+            task: What was generated.
+            made: The generated clip.
+            true: The true clip.
+            best: The true clip after the round trip.
+
+        Returns:
+            Modality to rows (R, D) of ``generated``, ``reference``, ``round_trip`` and ``noise`` (as loud as the true
+            sound), as far as they are there.
+        """
+        found: dict[str, Rows] = {}
+        clips = {"generated": made, "reference": true, "round_trip": best, "noise": true and _noise(true)}
+        present = {name: clip for name, clip in clips.items() if clip is not None}
+        if self.audio is not None and task != "audio_to_video":
+            found["audio"] = self._sounds(self.audio, present)
+        if self.classifier is not None and task == "video_to_audio":
+            found["class"] = self._sounds(self.classifier, present)
+        if self.video is not None and task != "video_to_audio":
+            rate = min(clip.fps for clip in present.values() if clip.frames is not None)
+            found["video"] = {
+                name: _extract(self.video, _at_rate(clip, rate).transpose(0, 1)[None], rate)
+                for name, clip in present.items()
+                if clip.frames is not None
+            }
+        return found
+
+    def _sounds(self, extractor: nn.Module, clips: Mapping[str, Media]) -> Rows:
+        return {
+            name: _extract(extractor, clip.sound[None], clip.sample_rate)
+            for name, clip in clips.items()
+            if clip.sound is not None
+        }
+
+
+@torch.no_grad()
+def _extract(extractor: nn.Module, media: Tensor, rate: float) -> np.ndarray:
+    return extractor(media, rate).double().cpu().numpy()
+
+
+def _at_rate(clip: Media, rate: float) -> Tensor:
+    """Frames (T, 3, H, W) at a rate: of each instant the nearest one."""
+    assert clip.frames is not None
+    count = max(1, round(len(clip.frames) / clip.fps * rate))
+    return clip.frames[(torch.arange(count) * clip.fps / rate).round().long().clamp(max=len(clip.frames) - 1)]
+
+
+def _noise(clip: Media) -> Media:
+    """White noise in place of a clip: sound of the same level, frames of independent pixels."""
+    generator = torch.Generator().manual_seed(0)
+    sound = frames = None
+    if clip.sound is not None:
+        sound = torch.randn(clip.sound.shape, generator=generator) * clip.sound.std()
+    if clip.frames is not None:
+        frames = torch.randint(0, 256, clip.frames.shape, dtype=torch.uint8, generator=generator)
+    return type(clip)(frames, clip.fps, sound, clip.sample_rate)
+
+
+def quality_metrics(
+    observations: Sequence[Observation], extractors: Extractors, *, seed: int = 0, training: Rows | None = None
+) -> dict[str, Any]:
+    """Distances between generated and true clips, and what a classifier and the training clips say.
+
+    Args:
+        observations: With their features.
+        extractors: Which made them.
+        seed: Of the intervals and the floors.
+        training: Modality to features (N, D) of the training clips, one row each, for memorisation.
+
+    Returns:
+        ``frechet_distance[EXTRACTOR]``, ``kernel_distance[EXTRACTOR]`` (lower is better; floor: white noise, ceiling:
+        true clips after the round trip; ``reference_halves``: between two halves of the references, what a perfect
+        generator may expect of so few), ``classifier_agreement`` and ``classifier_kl``, ``memorisation[EXTRACTOR]``.
+    """
+    metrics: dict[str, Any] = {}
+    modules: dict[str, nn.Module | None] = {"video": extractors.video, "audio": extractors.audio}
+    for modality, module in modules.items():
+        sets = _sets(observations, modality)
+        if module is None or len(sets.get("generated", ())) < 2 or len(sets.get("reference", ())) < 2:
+            continue
+        about = {
+            "extractor": module.name,
+            "weights": weights_hash(module),
+            "num_features": sets["generated"][0].shape[1],
+        }
+        for name, distance in (
+            ("frechet_distance", frechet_distance_of_features),
+            ("kernel_distance", kernel_distance),
+        ):
+            metrics[f"{name}[{module.name}]"] = _distance(distance, sets, seed) | about
+        if training is not None and modality in training:
+            metrics[f"memorisation[{module.name}]"] = _memorisation(sets, training[modality], seed) | about
+    classes = _sets(observations, "class")
+    if extractors.classifier is not None and len(classes.get("generated", ())) == len(classes.get("reference", ())) > 0:
+        about = {"classifier": extractors.classifier.name, "weights": weights_hash(extractors.classifier)}
+        metrics |= {name: entry | about for name, entry in _classes(classes, seed).items()}
+    return metrics
+
+
+def clip_features(rows: np.ndarray) -> np.ndarray:
+    """One row (1, D) for a clip: the mean of its rows (R, D)."""
+    return rows.mean(axis=0, keepdims=True)
+
+
+def _sets(observations: Sequence[Observation], modality: str) -> dict[str, list[np.ndarray]]:
+    """Kind (``generated`` ...) to the rows of each clip."""
+    found: dict[str, list[np.ndarray]] = {}
+    for observation in observations:
+        for kind, rows in observation.features.get(modality, {}).items():
+            found.setdefault(kind, []).append(rows)
+    return found
+
+
+def _distance(
+    distance: Callable[[Tensor, Tensor], float], sets: Mapping[str, list[np.ndarray]], seed: int
+) -> dict[str, Any]:
+    def of(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float | None:
+        first, second = (torch.from_numpy(np.concatenate(rows)) for rows in (a, b))
+        return distance(first, second) if min(len(first), len(second)) > 1 else None
+
+    made, true = sets["generated"], sets["reference"]
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(true))
+    halves = [[true[i] for i in half] for half in np.array_split(order, 2)]
+    draws = []
+    for _ in range(RESAMPLES):
+        chosen, other = rng.integers(0, len(made), len(made)), rng.integers(0, len(true), len(true))
+        draws.append(of([made[i] for i in chosen], [true[i] for i in other]))
+    return {
+        "value": of(made, true),
+        "ci95": [float(x) for x in np.quantile([x for x in draws if x is not None], [0.025, 0.975])],
+        "floor": of(sets["noise"], true) if "noise" in sets else None,
+        "ceiling": of(sets["round_trip"], true) if "round_trip" in sets else None,
+        "reference_halves": of(*halves),
+        "n": len(made),
+        "n_reference": len(true),
+        "rows": [sum(map(len, made)), sum(map(len, true))],
+        "higher_is_better": False,
+    }
+
+
+def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: int) -> dict[str, Any]:
+    made, held = (
+        nearest_distances(
+            torch.from_numpy(np.concatenate([clip_features(rows) for rows in sets[kind]])), torch.from_numpy(bank)
+        )
+        for kind in ("generated", "reference")
+    )
+    scores = memorisation_scores(made[0], held[0])
+    rng = np.random.default_rng(seed)
+    draws = [
+        memorisation_scores(*(side[0][rng.integers(0, len(side[0]), len(side[0]))] for side in (made, held))).auroc
+        for _ in range(RESAMPLES)
+    ]
+    return {
+        "value": scores.auroc,
+        "ci95": [float(x) for x in np.quantile(draws, [0.025, 0.975])],
+        "floor": None,
+        "ceiling": None,
+        "n": len(made[0]),
+        "n_held_out": len(held[0]),
+        "n_training": len(bank),
+        **{key: value for key, value in scores._asdict().items() if key != "auroc"},
+        "distances": {"generated": made[0].tolist(), "held_out": held[0].tolist()},
+        "nearest": made[1].tolist(),
+        "higher_is_better": False,
+    }
+
+
+def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
+    """Agreement of a classifier on true and generated sound, and its divergence."""
+    true, made = (torch.from_numpy(np.concatenate(sets[kind])) for kind in ("reference", "generated"))
+    best = torch.from_numpy(np.concatenate(sets["round_trip"])) if "round_trip" in sets else None
+    own, ideal = classifier_agreement(true, made), None if best is None else classifier_agreement(true, best)
+    wrong = [classifier_agreement(true, made[torch.from_numpy(p)]) for p in derangements(len(made), seed=seed)]
+    metrics = {}
+    for name in ("agreement", "kl"):
+        values = getattr(own, name).numpy()
+        metrics[f"classifier_{name}"] = {
+            "value": float(values.mean()),
+            "ci95": list(bootstrap_interval(values, seed=seed)),
+            "floor": float(np.mean([getattr(scores, name).mean() for scores in wrong])) if wrong else None,
+            "ceiling": None if ideal is None else float(getattr(ideal, name).mean()),
+            "n": len(values),
+            "higher_is_better": name == "agreement",
+        }
+    return metrics

@@ -1,0 +1,128 @@
+"""Distances between two sets of feature rows: Frechet distance of Gaussians, and the kernel distance.
+
+Neither means anything without the name of the feature extractor and the number of rows: see
+:mod:`cmmd_lightning.metrics.quality`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK = 1024
+
+
+def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
+    """Squared Frechet (2-Wasserstein) distance of two Gaussians, the "Frechet distance" of FID, FVD and FAD.
+
+    ``|m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2))``, where the trace of the root is the sum of the singular values of
+    ``A^(1/2) B^(1/2)``, so that it is real, and exact for singular covariances too.
+
+    Source: Dowson and Landau, "The Frechet distance between multivariate normal distributions" (1982).
+
+    Args:
+        mean_a: Mean (D,).
+        cov_a: Covariance (D, D), symmetric; eigenvalues that rounding made negative count as 0.
+        mean_b: Mean (D,).
+        cov_b: Covariance (D, D).
+
+    Returns:
+        The distance, 0 or more, computed in float64.
+
+    Raises:
+        ValueError: If the shapes do not match or values are not finite.
+
+    Example:
+        >>> frechet_distance(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 0.0]), 4 * torch.eye(2))
+        11.0
+    """
+    means, covs = [torch.as_tensor(mean_a), torch.as_tensor(mean_b)], [torch.as_tensor(cov_a), torch.as_tensor(cov_b)]
+    shapes = [tuple(x.shape) for x in (*means, *covs)]
+    size = means[0].numel()
+    if shapes != [(size,)] * 2 + [(size, size)] * 2:
+        raise ValueError(f"expected means (D,) and covariances (D, D) of one D, got shapes {shapes}")
+    if not all(bool(torch.isfinite(x).all()) for x in (*means, *covs)):
+        raise ValueError("expected finite means and covariances, got NaN or infinity")
+    shift = (means[0].double() - means[1].double()).square().sum()
+    root_a, root_b = (_root(cov.double()) for cov in covs)
+    spread = root_a.square().sum() + root_b.square().sum() - 2 * torch.linalg.svdvals(root_a @ root_b).sum()
+    return max(0.0, float(shift + spread))
+
+
+def _root(cov: Tensor) -> Tensor:
+    """Symmetric square root of a covariance (D, D), without what is only rounding."""
+    values, vectors = torch.linalg.eigh((cov + cov.T) / 2)
+    least = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+    return (vectors * torch.where(values > least, values, 0).sqrt()) @ vectors.T
+
+
+def frechet_distance_of_features(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of the Gaussians fitted to two sets of features (unbiased covariances).
+
+    Args:
+        a: Features (N, D), one row per sample; N should well exceed D.
+        b: Features (M, D).
+
+    Returns:
+        The distance, 0 or more.
+
+    Raises:
+        ValueError: If either has fewer than 2 rows, D differs, or values are not finite.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
+        >>> round(frechet_distance_of_features(a, a + 1), 9)
+        2.0
+    """
+    a, b = _checked(a, b)
+    size = a.shape[1]
+    covs = [torch.cov(x.T).reshape(size, size) for x in (a, b)]
+    return frechet_distance(a.mean(0), covs[0], b.mean(0), covs[1])
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """Kernel distance of two sets of features: the unbiased estimate of the squared maximum mean discrepancy.
+
+    The kernel is KID's and KVD's, ``(x . y / D + 1)^3``, over all pairs of rows rather than over random subsets, so
+    that the value is the same every time. Being unbiased, it can fall below 0 where the sets are alike.
+
+    Source: Binkowski et al., "Demystifying MMD GANs" (ICLR 2018).
+
+    Args:
+        a: Features (N, D), one row per sample.
+        b: Features (M, D).
+
+    Returns:
+        The distance, computed in float64.
+
+    Raises:
+        ValueError: If either has fewer than 2 rows, D differs, or values are not finite.
+
+    Example:
+        >>> kernel_distance(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
+        7.0
+    """
+    a, b = _checked(a, b)
+    within = sum((_kernel_sum(x, x) - _kernel_diagonal(x)) / (len(x) * (len(x) - 1)) for x in (a, b))
+    return float(within - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
+
+
+def _kernel_sum(x: Tensor, y: Tensor) -> float:
+    """Sum of the kernel over all pairs, a block of rows at a time to bound the memory."""
+    return sum(float((rows @ y.T / x.shape[1] + 1).pow(3).sum()) for rows in x.split(CHUNK))
+
+
+def _kernel_diagonal(x: Tensor) -> float:
+    return float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
+
+
+def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two sets of features in float64."""
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"expected features (N, D) and (M, D) of one D, got shapes {tuple(a.shape)}, {tuple(b.shape)}")
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"expected at least 2 rows of features in each set, got {len(a)} and {len(b)}")
+    if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
+        raise ValueError("expected finite features, got NaN or infinity")
+    return a.double(), b.double()

@@ -1,0 +1,263 @@
+"""Agreement of meaning as torchmetrics.Metrics: of pictures with sounds, and of generated sounds with true ones."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from cmmd_lightning.metrics.functional.meaning import (
+    RowKind,
+    class_agreement_floor,
+    classifier_agreement,
+    pair_scores,
+)
+
+VideoEncoder = Callable[[Tensor, float], Tensor]
+SoundEncoder = Callable[[Tensor, int], Tensor]
+
+
+class AudioVisualAgreement(Metric):
+    """How well what is seen and what is heard in a clip agree, by a pair of encoders: the mean over clips.
+
+    Beside it the floor, the mean over all wrong partners among the clips seen, and recall@1: the share of clips whose
+    own partner agrees best of all N clips (chance is 1 / N, so values of different N do not compare). Encoders of one
+    shared space are compared by cosine, encoders that name probabilities of the same labels (attribute ``outputs``) by
+    what their distributions have in common: see ``functional.meaning``, and ``encoders`` for ready-made pairs.
+
+    Args:
+        video_encoder: ``(frames, fps) -> (B, D)``; a module or any function.
+        audio_encoder: ``(sound, sample_rate) -> (B, D)``, the same D.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: If one encoder gives embeddings and the other probabilities.
+
+    Example:
+        >>> brightness = lambda frames, fps: frames.float().mean(dim=(2, 3, 4))
+        >>> loudness = lambda sound, sample_rate: sound.abs().unflatten(1, (3, -1)).mean(dim=2)
+        >>> metric = AudioVisualAgreement(brightness, loudness)
+        >>> pictures = torch.eye(3).mul(255).to(torch.uint8).reshape(3, 3, 1, 1, 1)  # a red, a green and a blue clip
+        >>> metric.update(pictures, 25.0, torch.eye(3), 3)
+        >>> {name: round(float(value), 2) for name, value in metric.compute().items() if "recall" not in name}
+        {'av_agreement': 1.0, 'av_agreement_floor': 0.0}
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_upper_bound: float = 1.0
+
+    video: list[Tensor]
+    audio: list[Tensor]
+    width: Tensor
+
+    def __init__(self, video_encoder: VideoEncoder, audio_encoder: SoundEncoder, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        kinds: list[RowKind] = [getattr(encoder, "outputs", "embeddings") for encoder in (video_encoder, audio_encoder)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"both encoders must give the same kind of rows, got {kinds[0]} and {kinds[1]}")
+        self.video_encoder, self.audio_encoder, self.kind = video_encoder, audio_encoder, kinds[0]
+        # rows are kept end to end, their width apart: so a process without clips can sync with those that have some
+        self.add_state("video", [], dist_reduce_fx="cat")
+        self.add_state("audio", [], dist_reduce_fx="cat")
+        self.add_state("width", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max")
+
+    def update(self, frames: Tensor, fps: float, sound: Tensor, sample_rate: int) -> None:
+        """Take clips in.
+
+        Args:
+            frames: (B, 3, T, H, W) uint8 in [0, 255].
+            fps: Frames per second.
+            sound: (B, N) in [-1, 1].
+            sample_rate: Hz.
+
+        Raises:
+            ValueError: If the encoders give other than one row for each clip, rows of different width, or rows that
+                are not finite or, where they should be, not probabilities.
+        """
+        if len(frames) != len(sound):
+            raise ValueError(f"expected as many clips of both, got {len(frames)} of frames, {len(sound)} of sound")
+        video = _rows(self.video_encoder, frames, fps)
+        audio = _rows(self.audio_encoder, sound, sample_rate)
+        if video.shape != audio.shape or (int(self.width) and video.shape[1] != int(self.width)):
+            raise ValueError(
+                f"both encoders must give rows of one width, got {tuple(video.shape)} and {tuple(audio.shape)}"
+            )
+        pair_scores(video, audio, self.kind)  # raises for bad rows at the clip that has them
+        self.width.fill_(video.shape[1])
+        self.video.append(video.flatten().to(self.device, torch.float32))
+        self.audio.append(audio.flatten().to(self.device, torch.float32))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over clips.
+
+        Returns:
+            ``av_agreement`` and ``av_agreement_floor``, in [-1, 1] for embeddings and [0, 1] for probabilities;
+            ``av_recall@1_video_to_audio``, ``av_recall@1_audio_to_video`` and their chance level ``av_recall@1_floor``.
+            NaN before any clip; the floor of the agreement is NaN for one clip.
+        """
+        video, audio = (_joined(rows).reshape(-1, max(1, int(self.width))) for rows in (self.video, self.audio))
+        if len(video) < 2:
+            warnings.warn(f"agreement of {len(video)} clips: shuffled partners need two at least", stacklevel=2)
+        scores = pair_scores(video, audio, self.kind)
+        return _tensors(
+            {
+                "av_agreement": scores.agreement,
+                "av_agreement_floor": scores.floor,
+                "av_recall@1_video_to_audio": scores.recall_video_to_audio,
+                "av_recall@1_audio_to_video": scores.recall_audio_to_video,
+                "av_recall@1_floor": 1 / len(video) if len(video) else math.nan,
+            }
+        )
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the values.
+
+        Args:
+            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
+            ax: matplotlib axes to draw on; new ones where None.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+
+class ClassifierAgreement(Metric):
+    """Whether an audio classifier hears the same in generated sound as in the true one: means over clips.
+
+    Args:
+        classifier: ``(sound, sample_rate) -> (B, L)`` probabilities; a module or any function, see
+            ``encoders.AudioClassifier``.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Example:
+        >>> loud_or_not = lambda sound, sample_rate: torch.stack([sound.abs().mean(1), 1 - sound.abs().mean(1)], dim=1)
+        >>> metric = ClassifierAgreement(loud_or_not)
+        >>> metric.update(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.8], [0.9]]), 16000, torch.tensor([0, 1]))
+        >>> {name: round(float(value), 2) for name, value in metric.compute().items()}  # doctest: +NORMALIZE_WHITESPACE
+        {'classifier_agreement': 0.5, 'classifier_agreement_floor': 0.5, 'classifier_kl': 0.9,
+         'classifier_accuracy_true': 1.0, 'classifier_accuracy_generated': 0.5}
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound: float = 0.0
+
+    true_classes: list[Tensor]
+    generated_classes: list[Tensor]
+    sums: Tensor
+    labelled: Tensor
+
+    def __init__(self, classifier: SoundEncoder, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.add_state("true_classes", [], dist_reduce_fx="cat")
+        self.add_state("generated_classes", [], dist_reduce_fx="cat")
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("labelled", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self, true_sound: Tensor, generated_sound: Tensor, sample_rate: int, labels: Tensor | None = None
+    ) -> None:
+        """Take clips in.
+
+        Args:
+            true_sound: (B, N) in [-1, 1].
+            generated_sound: (B, M) in [-1, 1], of the same clips.
+            sample_rate: Hz, of both.
+            labels: (B,) class indices of the classifier, where they are known.
+
+        Raises:
+            ValueError: If there are not as many of both, labels are not class indices, or the classifier gives other
+                than probabilities.
+        """
+        if len(true_sound) != len(generated_sound):
+            raise ValueError(
+                f"expected as many clips of both, got {len(true_sound)} true, {len(generated_sound)} generated"
+            )
+        true, generated = (_rows(self.classifier, sound, sample_rate) for sound in (true_sound, generated_sound))
+        scores = classifier_agreement(true, generated)
+        classes = [rows.argmax(dim=1).to(self.device) for rows in (true, generated)]
+        hits = [0.0, 0.0]
+        if labels is not None:
+            labels = _checked_labels(labels, true.shape).to(self.device)
+            hits = [float((found == labels).sum()) for found in classes]
+            self.labelled += len(labels)
+        sums = [float(scores.agreement.sum()), float(scores.kl.sum()), *hits]
+        self.sums += torch.tensor(sums, dtype=torch.float64, device=self.sums.device)
+        # float32, which is exact for any class index: the type that torchmetrics gives a process without clips
+        self.true_classes.append(classes[0].float())
+        self.generated_classes.append(classes[1].float())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over clips.
+
+        Returns:
+            ``classifier_agreement``, share of clips whose most probable class is the same;
+            ``classifier_agreement_floor``, the same over all wrong partners among the clips seen; ``classifier_kl``,
+            KL(true || generated) in nats, lower is better; and, where any labels were given,
+            ``classifier_accuracy_true`` (what the classifier can do at best) and ``classifier_accuracy_generated``.
+            NaN before any clip; the floor is NaN for one clip.
+        """
+        true, generated = _joined(self.true_classes).long(), _joined(self.generated_classes).long()
+        if len(true) < 2:
+            warnings.warn(f"classifier agreement of {len(true)} clips: shuffling needs two at least", stacklevel=2)
+        agreement, kl = (self.sums[:2] / len(true)).tolist()
+        values = {
+            "classifier_agreement": agreement,
+            "classifier_agreement_floor": class_agreement_floor(true, generated),
+            "classifier_kl": kl,
+        }
+        if int(self.labelled):
+            hits = (self.sums[2:] / self.labelled).tolist()
+            values |= {"classifier_accuracy_true": hits[0], "classifier_accuracy_generated": hits[1]}
+        return _tensors(values)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot the values.
+
+        Args:
+            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
+            ax: matplotlib axes to draw on; new ones where None.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+
+def _rows(encoder: Callable[[Tensor, Any], Tensor], media: Tensor, rate: float) -> Tensor:
+    """One row (B, D) for each clip, without gradient or dropout."""
+    if isinstance(encoder, nn.Module):
+        encoder.eval()  # a metric inside of a training module is set to training with it
+    with torch.no_grad():
+        rows = encoder(media, rate)
+    if rows.dim() != 2 or len(rows) != len(media):
+        raise ValueError(f"the encoder must give ({len(media)}, D), a row for each clip, got {tuple(rows.shape)}")
+    return rows
+
+
+def _checked_labels(labels: Tensor, shape: torch.Size) -> Tensor:
+    count, classes = shape
+    integral = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != (count,) or not integral or bool(((labels < 0) | (labels >= classes)).any()):
+        raise ValueError(f"labels must be ({count},) class indices below {classes}, got {labels.dtype} {labels}")
+    return labels
+
+
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    """A state of kind "cat" as one tensor, before and after syncing."""
+    return dim_zero_cat(state) if len(state) else torch.zeros(0)
+
+
+def _tensors(values: dict[str, float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
