@@ -1,12 +1,23 @@
+import json
+import logging
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import evaluation_run
 import pytest
 import torch
+from command_line import SMALL, SMALL_RUN, cmmd
+from lightning.pytorch.loggers import CSVLogger
 from tiny_training import CLIP, NETWORK, Losses, build_data, build_model, build_trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
 from cmmd_lightning import CMMD, ClipSpec, CodecConfig, latent_diffusion
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
+from cmmd_lightning.evaluation.generated import EvaluationSpec
 
 # joint only, so that both modalities are in every batch
 OBJECTIVE = {"contrastive_share": 0.5, "task_probabilities": [1.0, 0.0, 0.0], "drop_probability": 0.0}
@@ -126,6 +137,113 @@ def test_validation_draws_are_fixed_and_need_no_negatives(clip_folder, tmp_path)
     without = trainer.validate(model, datamodule=bare, verbose=False)[0]
     assert without["val/loss"] == pytest.approx(first["val/loss"], rel=1e-5)
     assert not any(name.endswith("_gap") for name in without)
+
+
+# ---- the test
+
+
+@pytest.fixture
+def clip_loader(clip_folder):
+    """Three clips, as the loader of a test split would give them."""
+    data = build_data(clip_folder)
+    data.setup("fit")
+    return DataLoader(Subset(data.datasets["train"], range(3)), batch_size=2)
+
+
+def measured(folder: Path, loader: DataLoader, spec: EvaluationSpec, **settings) -> tuple[dict, CMMD]:
+    model = nudged(build_model())
+    model.evaluation = spec
+    return build_trainer(folder, **settings).test(model, loader, verbose=False)[0], model
+
+
+def test_a_test_logs_what_its_report_says(clip_loader, tmp_path, caplog):
+    spec = EvaluationSpec(("audio_to_video", "video_to_audio"), num_inference_steps=2)
+    with caplog.at_level(logging.INFO, "cmmd_lightning"):
+        logged, model = measured(tmp_path, clip_loader, spec)
+    report = json.loads((tmp_path / "test_report.json").read_text())
+    assert list(report["tasks"]) == ["audio_to_video", "video_to_audio"]
+    assert "event_f1@100ms" in report["tasks"]["video_to_audio"]
+    silent = {task for task, run in report["runs"].items() if run["clips_without_events"] == 3}
+    expected = {
+        f"test/{task}/{name}{suffix}": entry[key]
+        for task, metrics in report["tasks"].items()
+        for name, entry in metrics.items()
+        for key, suffix in {"value": "", "floor": "/floor", "ceiling": "/ceiling"}.items()
+        if entry[key] is not None and not (task in silent and name.startswith("event_"))
+    }
+    assert {name: value for name, value in logged.items() if "_to_" in name} == pytest.approx(expected, rel=1e-5)
+    assert {"test/loss", "test/audio_gap"} <= set(logged)
+    assert caplog.messages[-1].startswith(f"written: {tmp_path / 'test_report.json'}")
+    # what was measured with is no part of the model
+    assert set(model.state_dict()) == set(build_model().state_dict())
+    assert "evaluation" not in model.hparams
+    assert not hasattr(model, "_generated")
+
+
+def test_steps_guidance_and_seed_of_the_test_reach_the_sampler(clip_loader, tmp_path):
+    def distance(**settings) -> float:
+        spec = EvaluationSpec(("video_to_audio",), **settings)
+        return measured(tmp_path, clip_loader, spec)[0]["test/video_to_audio/frechet_distance[mel-statistics-v1]"]
+
+    first = distance(num_inference_steps=2)
+    assert distance(num_inference_steps=2) == first
+    changes: list[dict] = [{"seed": 1}, {"num_inference_steps": 3}, {"guidance_scale": 1.0}]
+    assert all(distance(**{"num_inference_steps": 2, **change}) != first for change in changes)
+
+
+def test_the_report_lies_in_the_logger_s_folder_and_a_trial_run_leaves_none(clip_loader, tmp_path):
+    spec = EvaluationSpec(("video_to_audio",), num_inference_steps=1)
+    logger = CSVLogger(tmp_path, name="log", version=7)
+    measured(tmp_path, clip_loader, spec, logger=logger)
+    assert (tmp_path / "log/version_7/test_report.html").exists()
+    logged, _ = measured(tmp_path / "trial", clip_loader, spec, fast_dev_run=True)
+    assert "test/loss" in logged
+    assert not list(tmp_path.glob("trial/**/test_report*"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_give_the_report_of_one(clip_folder, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    evaluation_run.main(clip_folder, one, 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, evaluation_run.__file__, str(clip_folder), str(two), "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    reports = [json.loads((folder / "test_report.json").read_text()) for folder in (one, two)]
+    for report in reports:
+        for part in (report, *report["runs"].values()):
+            del part["provenance"]
+    assert reports[0] == reports[1]
+    assert [row["stem"] for row in reports[1]["runs"]["joint"]["clips"]] == list("01234")
+    alone, *ranks = (
+        {name: value for name, value in json.loads(path.read_text()).items() if name.count("/") > 1}
+        for path in (one / "logged-0.json", two / "logged-0.json", two / "logged-1.json")
+    )
+    assert len(alone) > 20
+    assert ranks == [alone, alone]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cmmd_test_prints_the_metrics_and_leaves_the_report(tmp_path):
+    assert cmmd("fit", "--config", "quickstart.yaml", *SMALL, cwd=tmp_path).status == 0
+    flags = ["--config", "quickstart.yaml", *SMALL_RUN, "--ckpt_path", "runs/quickstart/cmmd.ckpt"]
+    done = cmmd("test", *flags, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "test/video_to_audio/frechet" in done.out
+    assert "test/loss" in done.out
+    report = json.loads((tmp_path / "runs/quickstart/test_report.json").read_text())
+    assert list(report["tasks"]) == ["video_to_audio", "audio_to_video", "joint"]
+    for task, metrics in report["tasks"].items():
+        entry = metrics["event_f1@100ms"]
+        assert set(entry) >= {"value", "ci95", "floor", "ceiling", "n"}
+        assert entry["n"] == 2
+        assert done.lines_with(f"{task}: event F1 within 100 ms {entry['value']:.2f}")
+    assert len(done.lines_with("written: runs/quickstart/test_report.json")) == 1
+
+
+# ---- the optimiser
 
 
 @pytest.mark.parametrize(("decay", "expected"), [("constant", [0.2, 0.4, 1.0, 1.0]), ("cosine", [0.2, 0.39, 0.5, 0.0])])

@@ -30,6 +30,7 @@ SHORTER = {
     ("describe", "folder.yaml"): SMALL_MODEL,
     ("predict", None): ["--generate.num_inference_steps", "2", "--generate.num_samples", "1"],
     ("evaluate", None): [],
+    ("calibrate", None): ["--scenes", "none", "--fit", "null", "--video_events", "impacts"],
 }
 # What is replaced in Python, and how often it occurs.
 SMALLER = {
@@ -62,7 +63,7 @@ def shortened(words: list[str]) -> list[str]:
 def place(tmp_path_factory) -> Path:
     """A folder in which all `cmmd` commands of the README were run, with the files that it speaks of."""
     folder = tmp_path_factory.mktemp("readme")
-    clip = ["--duration", 2, "--fps", 10, "--height", 32, "--width", 32, "--sample_rate", 8000, "--num_workers", 0]
+    clip = ["--duration", 2.5, "--fps", 10, "--height", 32, "--width", 32, "--sample_rate", 8000, "--num_workers", 0]
     for seed, (split, count) in enumerate({"train": 4, "val": 2}.items()):
         assert (
             cmmd(
@@ -107,6 +108,7 @@ def test_the_commands_leave_what_the_readme_says(place):
     ]
     assert sorted(path.name for path in (place / "with_picture").iterdir()) == ["manifest.json", "speech.mp4"]
     assert (place / "report.html").is_file()
+    assert (place / "runs/calibrate/calibration.png").is_file()
 
 
 def test_the_python_runs_in_order(place):
@@ -125,6 +127,7 @@ def test_the_python_runs_in_order(place):
     assert names["mel"].shape == (1, 64, 128)
     assert (place / "mine.ckpt").is_file()
     assert "EventScores(precision=" in printed.getvalue()
+    assert "mel-statistics-v1" in printed.getvalue()
 
 
 def test_what_it_names_is_there():
@@ -134,3 +137,22 @@ def test_what_it_names_is_there():
         assert (ROOT / path).exists()
     assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
     assert README.count("<!-- demo results -->") == 1
+
+
+def test_the_calibration_table_is_that_of_the_calibration():
+    """Every number of the README's table stands in the table that `cmmd calibrate` wrote."""
+    sections = re.split(r"^## ", (ROOT / "docs/calibration.md").read_text(), flags=re.MULTILINE)[1:]
+    known = {}
+    for section in sections:
+        heads, _, *rows = re.search(r"### Faults.*?\n\n(.*?)\n\n", section, re.DOTALL)[1].splitlines()
+        columns = [cell.strip() for cell in heads.strip("|").split("|")]
+        for row in rows:
+            cells = [cell.strip() for cell in row.strip("|").split("|")]
+            known |= {(section.split()[0], cells[0], column): cell for column, cell in zip(columns, cells, strict=True)}
+    table = re.search(r"<!-- calibration -->\n(.*?)\n<!--", README, re.DOTALL)[1].splitlines()[2:]
+    sets = [(name, fault) for name in ("bounce", "dance") for fault in ("50 ms", "100 ms", "swapped partner")]
+    sets += [("val", fault) for fault in ("100 ms", "200 ms", "swapped partner")]
+    assert len(table) == 9
+    for row in table:
+        measure, *cells = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        assert cells == [known[name, measure, fault] for name, fault in sets], measure

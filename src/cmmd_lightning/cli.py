@@ -150,7 +150,7 @@ def main() -> None:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         status = _interrupted()
-    except (ValueError, OSError, ArgumentError) as error:
+    except (ValueError, OSError, ArgumentError, ModuleNotFoundError) as error:
         if os.environ.get("CMMD_TRACEBACK"):
             raise
         sys.stderr.write(f"cmmd: error: {_one_line(error)}\n")

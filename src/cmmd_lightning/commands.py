@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from cmmd_lightning.datamodule import AudioVideoDataModule
     from cmmd_lightning.evaluation import RoundTrip
-    from cmmd_lightning.module import CMMD
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ def evaluate(
         examples: Clips shown on the page, the best and the worst among them.
         seed: Of floors and intervals.
     """
-    from cmmd_lightning.evaluation import Extractors, evaluate_folders, summary_line, write_report
+    from cmmd_lightning.evaluation import Extractors, detail_line, evaluate_folders, summary_line, write_report
     from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
     from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
     from cmmd_lightning.metrics.functional.linear_sync import LinearSync
@@ -116,21 +115,38 @@ def evaluate(
         reference,
         video_events=video_events,
         linear_sync=None if linear_sync is None else LinearSync.load(linear_sync),
-        encoders=None if encoders is None else build_encoders(encoders),
+        encoders=None if encoders is None else _built(build_encoders, encoders),
         extractors=Extractors(
-            build_video_extractor(video_extractor),
-            build_audio_extractor(audio_extractor),
-            None if classifier is None else build_classifier(classifier),
+            _built(build_video_extractor, video_extractor),
+            _built(build_audio_extractor, audio_extractor),
+            None if classifier is None else _built(build_classifier, classifier),
         ),
         training=training,
         round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
         seed=seed,
     )
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)
-    logger.info("%s", summary_line(task, result["tasks"][task]))
+    for line in (summary_line(task, result["tasks"][task]), detail_line(result["tasks"][task])):
+        if line:
+            logger.info("%s", line)
     logger.info("written: %s", ", ".join(str(path) for path in written))
     scored = result["tasks"][task]["event_f1@100ms"]["n"]
     return int(bool(result["runs"][task]["errors"]) or scored == 0)
+
+
+def _built(build: Callable[[str], Any], spec: str) -> Any:
+    """What a flag names.
+
+    Raises:
+        ValueError: If it cannot be loaded, whatever the library of its format raises.
+    """
+    try:
+        return build(spec)
+    except (ValueError, OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # safetensors, TorchScript and transformers have their own
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(f"{spec}: expected weights of that format, got {reason[:200]}") from error
 
 
 def calibrate(
@@ -140,6 +156,7 @@ def calibrate(
     fit: str | None = None,
     num_clips: int = 100,
     video_events: Literal["impacts", "turns"] = "turns",
+    encoders: str | None = None,
     seed: int = 0,
 ) -> int:
     """Measure the synchrony measures: how well each tells known faults from clips in sync.
@@ -152,10 +169,11 @@ def calibrate(
             left in the output folder as linear_sync-NAME.safetensors, for `cmmd evaluate --linear_sync`.
         num_clips: Clips of each set (real: at most).
         video_events: Detector of events in the pictures of real clips.
+        encoders: A pair of encoders whose agreement is calibrated too, as for `cmmd evaluate`.
         seed: Of the procedural clips and of the swapped partners.
     """
     from cmmd_lightning.evaluation.calibrate import calibrate_all
-    from cmmd_lightning.evaluation.calibration import calibration_lines, write_calibration
+    from cmmd_lightning.evaluation.calibration_report import calibration_lines, write_calibration
 
     if scenes == "none" and real is None:
         raise ValueError("calibrate: expected scenes or a folder of real clips, got neither")
@@ -164,7 +182,14 @@ def calibrate(
     names = {"both": ("bounce", "dance"), "none": ()}.get(scenes, (scenes,))
     folder = Path(output_dir)
     found = calibrate_all(
-        folder, scenes=names, real=real, fit=fit, num_clips=num_clips, video_events=video_events, seed=seed
+        folder,
+        scenes=names,
+        real=real,
+        fit=fit,
+        num_clips=num_clips,
+        video_events=video_events,
+        encoders=encoders,
+        seed=seed,
     )
     for line in found["errors"]:
         logger.warning(line)
@@ -197,15 +222,20 @@ def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:
     return int(bool(report.failed))
 
 
-def describe(model: CMMD) -> int:
+def describe(settings: Mapping[str, Any], negatives: Mapping[str, Any], batch_size: int, max_steps: int) -> int:
     """The cost card of a config: parameters, FLOPs, memory, cache size.
 
     Args:
-        model: The model.
+        settings: The model's settings.
+        negatives: The data's wrong partners.
+        batch_size: Examples per process and step.
+        max_steps: Steps.
     """
     from cmmd_lightning.cost import cost_card
+    from cmmd_lightning.data.negatives import NegativeSpec
 
-    for name, value in cost_card(model).items():
+    card = cost_card(settings, negatives=NegativeSpec.of(negatives), batch_size=batch_size, max_steps=max_steps)
+    for name, value in card.items():
         logger.info("%-34s %s", name, value)
     return 0
 

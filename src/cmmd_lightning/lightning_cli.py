@@ -14,12 +14,14 @@ from cmmd_lightning.callbacks import PredictionWriter
 from cmmd_lightning.cli import UsageError
 from cmmd_lightning.commands import describe, prepare
 from cmmd_lightning.datamodule import AudioVideoDataModule
+from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.generation import GenerationSpec
 from cmmd_lightning.module import CMMD
 from cmmd_lightning.resume_flags import (
     CHECKPOINT_WORDS,
     find_checkpoint,
     flags_of,
+    refuse_other_run,
     refuse_overruled,
     stored_hyperparameters,
 )
@@ -63,6 +65,8 @@ class CMMDCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
+        if subcommand == "test":
+            parser.add_class_arguments(EvaluationSpec, "evaluation")
         if subcommand == "predict":
             parser.add_class_arguments(GenerationSpec, "generate", skip={"inputs"})
             parser.add_argument("--generate.inputs", nargs="+", type=str, default=[], help="media files or folders")
@@ -78,6 +82,7 @@ class CMMDCLI(LightningCLI):
         if not subcommand:
             return
         config = self.config[subcommand]
+        found = subcommand == "fit" and config.get("ckpt_path") == "last"
         config.ckpt_path = self.checkpoint = find_checkpoint(config.get("ckpt_path"), subcommand, config.trainer)
         if self.checkpoint is None or self.checkpoint in CHECKPOINT_WORDS:
             return
@@ -86,6 +91,8 @@ class CMMDCLI(LightningCLI):
         known = signature(getattr(cmmd_lightning, class_path.rpartition(".")[2])).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
         refuse_overruled(flags_of(self.typed, "model"), stored, self.checkpoint)
+        if found and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
+            refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
 
     def before_instantiate_classes(self) -> None:
@@ -106,7 +113,18 @@ class CMMDCLI(LightningCLI):
             if config.trainer.logger is None:
                 config.trainer.logger = False
 
-    # ---- predict
+    def instantiate_classes(self) -> None:
+        """Nothing for ``describe``: it reads the settings."""
+        if self.command != "describe":
+            super().instantiate_classes()
+
+    # ---- test and predict
+
+    def before_test(self) -> None:
+        """What the test generates, and how."""
+        group = self.config_init.test.evaluation
+        if isinstance(self.model, CMMD):
+            self.model.evaluation = group if isinstance(group, EvaluationSpec) else EvaluationSpec(**vars(group))
 
     def before_predict(self) -> None:
         """Generation from files: inputs to the data, settings to the model, a writer to the trainer."""
@@ -133,4 +151,8 @@ def run_with_config(command: str, args: list[str]) -> int:
     cli = CMMDCLI(args, command=command, run=False)
     if command == "prepare":
         return prepare(cli.datamodule, cli.config.shard)
-    return describe(cli.model)
+    config = cli.config
+    if config.model.class_path.rpartition(".")[2] != "CMMD":
+        raise UsageError(f"describe: expected a config of CMMD, got one of {config.model.class_path}")
+    data, steps = config.data.as_dict(), config.trainer.max_steps
+    return describe(config.model.init_args.as_dict(), data["negatives"], data["batch_size"], steps)

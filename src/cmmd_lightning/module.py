@@ -22,11 +22,9 @@ from cmmd_lightning.diffusion.objective import (
     measure_errors,
     stack_draws,
 )
-from cmmd_lightning.diffusion.sampling import Pair, Task
+from cmmd_lightning.diffusion.sampling import Pair
+from cmmd_lightning.evaluation.generated import EvaluationSpec, GeneratedClips, logged_values, save_report
 from cmmd_lightning.latent_diffusion import LatentDiffusion
-from cmmd_lightning.metrics.functional.events import event_scores
-from cmmd_lightning.metrics.functional.motion import detect_motion_turns
-from cmmd_lightning.metrics.functional.onsets import detect_onsets
 from cmmd_lightning.models.unet import NetworkSpec
 
 
@@ -37,6 +35,9 @@ class CMMD(LatentDiffusion, ExactResume):
     sound samples, K wrong partners. A batch is a dict of ``video_latents`` (B, C, T, h, w) and ``mel`` (B, M, L) as the
     codecs give them, not normalised; with ``video_negatives`` (B, K, C, T, h, w) and ``mel_negatives`` (B, K, M, L) the
     contrastive term acts; ``position`` and ``index`` (B,), the place in the training stream, decide all randomness.
+
+    What a test generates, and how, is no part of a checkpoint: the attribute `evaluation`, such as
+    ``model.evaluation = EvaluationSpec(tasks=("video_to_audio",), guidance_scale=1.5)``.
 
     Args:
         clip: Lengths and rates of a clip.
@@ -75,6 +76,7 @@ class CMMD(LatentDiffusion, ExactResume):
     ) -> None:
         super().__init__(clip, network, codec, schedule_shift, vocoder)
         self.objective = ObjectiveSpec.of(objective)
+        self.evaluation = EvaluationSpec()
         # plain types only, so that checkpoints load with weights_only=True
         self.save_hyperparameters(
             {
@@ -179,31 +181,29 @@ class CMMD(LatentDiffusion, ExactResume):
         """The same losses on held-out clips with fixed draws; wrong partners always measured."""
         self._evaluation_step("val", batch, batch_idx)
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """As `validation_step`, and the synchrony of what is generated for the clips (25 steps, guidance 2).
+    def on_test_epoch_start(self) -> None:
+        """Begins to collect what `evaluation` asks for."""
+        self._generated = GeneratedClips(self, self.evaluation)
 
-        Onsets of generated sound against those of the true sound through the same vocoder; turns of motion in generated
-        frames against those of the true frames through the same codec. `cmmd evaluate` measures files, with floors.
-        """
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """As `validation_step`; and each task is generated for the clips and observed, see `GeneratedClips`."""
         self._evaluation_step("test", batch, batch_idx)
         video, mel = self.codec.normalize(batch["video_latents"]), self.mel.normalize(batch["mel"])
-        names = [str(i) for i in batch["index"].tolist()]
-        tasks: tuple[Task, Task] = ("video_to_audio", "audio_to_video")
-        for task in tasks:
-            given = (video, None) if task == "video_to_audio" else (None, mel)
-            settings: dict[str, Any] = {"names": names, "num_inference_steps": 25, "guidance_scale": 2.0}
-            drawn = self.sample(task, given[0], given[1], video.shape[2], **settings)
-            pairs = zip(self._events(task, (video, mel)), self._events(task, drawn), strict=True)
-            scores = [event_scores(true, generated, 0.1).f1 for true, generated in pairs]
-            value = sum(scores) / len(scores)
-            self.log(f"test/{task}/event_f1@100ms", value, sync_dist=True, batch_size=len(scores))
+        self._generated.add(batch["index"].tolist(), video, mel)
 
-    def _events(self, task: Task, pair: Pair) -> list[Tensor]:
-        """Events in the generated modality of each example, in seconds."""
-        clip = self.clip
-        if task == "video_to_audio":
-            return [detect_onsets(x, clip.sample_rate) for x in self.decode_sound(pair[1], clip.num_samples)]
-        return [detect_motion_turns(x.transpose(0, 1), clip.fps) for x in self.decode_latents(pair[0])]
+    def on_test_epoch_end(self) -> None:
+        """Scores the clips of all processes once, logs every measure, and leaves ``test_report.json`` and its page.
+
+        ``test/TASK/MEASURE``, and its ``/floor`` and ``/ceiling``, are those of `cmmd evaluate`. The report lies in the
+        logger's folder, or in the trainer's ``default_root_dir`` where there is no logger; a ``fast_dev_run`` has none.
+        """
+        report = self._generated.report()
+        values = self.trainer.strategy.broadcast({} if report is None else logged_values(report))
+        self.log_dict(values, sync_dist=True)  # the same everywhere; Lightning warns of values that are not averaged
+        folder = self.trainer.log_dir or self.trainer.default_root_dir
+        if report is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            save_report(report, folder)
+        del self._generated
 
     def _evaluation_step(self, stage: str, batch: dict[str, Tensor], batch_idx: int) -> None:
         draws = self._draws(batch, batch_idx)

@@ -19,7 +19,10 @@ CHECKPOINT_WORDS = ("best", "hpc", "registry")
 
 
 def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | None:
-    """The file that ``--ckpt_path`` names; ``last`` is the newest ``last*.ckpt`` of the trainer's callbacks.
+    """The file that ``--ckpt_path`` names.
+
+    ``last`` is the newest of the ``last*.ckpt`` of the trainer's callbacks and the ``hpc_ckpt_*.ckpt`` that a requeued
+    SLURM job left.
 
     Args:
         path: As typed, or as the config has it; None is none.
@@ -34,10 +37,10 @@ def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | No
     """
     if path == "last":
         inits = [callback.get("init_args") or {} for callback in trainer.get("callbacks") or []]
-        folders = [
-            init["dirpath"] or f"{trainer.default_root_dir or '.'}/checkpoints" for init in inits if "dirpath" in init
-        ]
+        root = trainer.default_root_dir or "."
+        folders = [folder for init in inits if "dirpath" in init for folder in _folders(init["dirpath"], root)]
         found = [file for folder in folders for file in Path(folder).glob("last*.ckpt")]
+        found += Path(root).glob("hpc_ckpt_*.ckpt")
         if found:
             return str(max(found, key=lambda file: file.stat().st_mtime))
         if subcommand == "fit":
@@ -50,6 +53,11 @@ def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | No
     if path is not None and path not in CHECKPOINT_WORDS and not Path(path).is_file():
         raise UsageError(f"{path}: expected a checkpoint file, found none")
     return path
+
+
+def _folders(dirpath: str | None, root: str) -> list[str]:
+    """Where a checkpoint callback writes: of none named, `StepCheckpoint` in the root, Lightning's own below it."""
+    return [dirpath] if dirpath else [root, f"{root}/checkpoints"]
 
 
 def stored_hyperparameters(path: str) -> dict[str, Any]:
@@ -97,6 +105,33 @@ def refuse_overruled(flags: Mapping[str, str], stored: Mapping[str, Any], path: 
             kept = kept.get(part) if isinstance(kept, Mapping) else None
         if name != "class_path" and not _says(_plain(value), kept):
             raise UsageError(f"--model.{name} {value}: the checkpoint {path} was made with {kept} and keeps it")
+
+
+def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
+    """Refuses to go on with a checkpoint that was found, not named, where the config says something else.
+
+    Such as the last checkpoint of the base config, found by that config and an override of it.
+
+    Args:
+        settings: The model's part of the config.
+        stored: The checkpoint's hyperparameters; its codec is resolved, and not compared.
+        path: The checkpoint.
+
+    Raises:
+        UsageError: If they differ.
+    """
+    for name, value in settings.items():
+        kept = stored.get(name)
+        pairs = {name: (value, kept)}
+        if isinstance(value, Mapping) and isinstance(kept, Mapping):
+            pairs = {f"{name}.{key}": (part, kept[key]) for key, part in value.items() if key in kept}
+        for key, (new, old) in pairs.items():
+            same = _says(list(new) if isinstance(new, tuple) else new, old)
+            if name in stored and name != "codec" and not same:
+                raise UsageError(
+                    f"{path}: the last checkpoint was made with model.{key} {old}, the config says {new}; "
+                    "give another --trainer.default_root_dir, or --ckpt_path null"
+                )
 
 
 def _plain(value: str) -> Any:

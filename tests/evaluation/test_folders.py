@@ -2,36 +2,23 @@
 
 import json
 import shutil
-from pathlib import Path
+import statistics
 
 import pytest
 import torch
 
-from cmmd_lightning.evaluation import RoundTrip, evaluate_folders, score, summary_line
+from cmmd_lightning.evaluation import Extractors, RoundTrip, evaluate_folders, score, summary_line
 from cmmd_lightning.evaluation.measures import Events, View
 from cmmd_lightning.evaluation.observe import Observation, load_frames, load_sound
 from cmmd_lightning.evaluation.pairs import pair_folders
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
+from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics
 
 SAMPLES = 25600
 
 
 def evaluate(task, generated, reference, **settings):
     return evaluate_folders(task, generated, reference, progress=False, command="test", **settings)
-
-
-@pytest.fixture
-def delayed(clips, tmp_path):
-    """A function that writes the clips' sounds as wavs, rolled by some milliseconds."""
-
-    def make(milliseconds: int) -> Path:
-        folder = tmp_path / f"delayed_{milliseconds}"
-        for path in sorted(clips.glob("*.mp4")):
-            sound = read_sound(path, start=0.0, num_samples=SAMPLES, sample_rate=16000)
-            write_sound(folder / f"{path.stem}.wav", torch.roll(sound, milliseconds * 16), 16000)
-        return folder
-
-    return make
 
 
 def test_a_perfect_copy_scores_near_one_and_a_late_one_near_the_floor(clips, delayed):
@@ -187,6 +174,95 @@ def test_several_samples_of_one_reference_are_paired_with_it(clips, delayed):
     assert {pair.reference.stem for pair in pairing.pairs if pair.stem.endswith("_1")} == {
         p.stem for p in clips.glob("*.mp4")
     }
+
+
+def test_unreadable_training_clips_are_listed_and_a_lone_one_is_no_bank(clips, delayed, tmp_path):
+    made, training = delayed(0), tmp_path / "training"
+    training.mkdir()
+    for path in sorted(made.glob("*.wav"))[:2]:
+        shutil.copy(path, training)
+    write_video(training / "mute.mp4", torch.zeros(16, 3, 32, 32, dtype=torch.uint8), 10.0)
+    (training / "text.mp4").write_text("no film")
+    extractors = Extractors(audio=MelStatistics())
+    report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
+    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]["n_training"] == 2
+    errors = report["runs"]["video_to_audio"]["errors"]
+    assert ["mute.mp4: expected an audio stream, got none" in errors[0], "text.mp4" in errors[1]] == [True, True]
+    (training / "clip_00001.wav").unlink()
+    report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
+    assert "memorisation[mel-statistics-v1]" not in report["tasks"]["video_to_audio"]
+    assert "expected two training clips at least" in report["runs"]["video_to_audio"]["errors"][-1]
+    assert report["tasks"]["video_to_audio"]["event_f1@100ms"]["n"] == 8
+
+
+def test_a_sound_without_samples_is_named_itself(clips, delayed):
+    made = delayed(0)
+    write_sound(made / "clip_00001.wav", torch.zeros(0), 16000)
+    errors = evaluate("video_to_audio", made, clips)["runs"]["video_to_audio"]["errors"]
+    assert errors == [f"{made / 'clip_00001.wav'}: expected sound of some length, got 0 s"]
+
+
+def test_references_without_a_picture_leave_out_what_compares_both_and_say_so(clips, delayed, caplog):
+    made = delayed(0)
+    caplog.set_level("INFO")
+    report = evaluate("video_to_audio", made, made)
+    metrics, run = report["tasks"]["video_to_audio"], report["runs"]["video_to_audio"]
+    assert {name.partition("@")[0] for name in metrics} == {"event_precision", "event_recall", "event_f1", "event_lag"}
+    assert metrics["event_f1@25ms"]["value"] == 1.0
+    assert metrics["event_lag"]["value"] == 0.0
+    assert run["clips_without_picture_and_sound"] == 8
+    assert "8 of 8 clips have no picture beside the sound" in caplog.text
+    assert evaluate("video_to_audio", made, clips)["runs"]["video_to_audio"]["clips_without_picture_and_sound"] == 0
+
+
+def test_a_delay_shows_in_every_lag_with_its_sign(clips, delayed):
+    runs = {late: evaluate("video_to_audio", delayed(late), clips) for late in (0, 80, -80)}
+    rows = {late: run["runs"]["video_to_audio"]["clips"] for late, run in runs.items()}
+    for late in (80, -80):
+        for row, before in zip(rows[late], rows[0], strict=True):
+            assert row["event_lag"] - before["event_lag"] == pytest.approx(late / 1000, abs=0.012)
+        moved = [
+            row["motion_loudness_lag"] - before["motion_loudness_lag"]
+            for row, before in zip(rows[late], rows[0], strict=True)
+        ]
+        assert statistics.median(moved) == pytest.approx(late / 1000, abs=0.02)
+        entry = runs[late]["tasks"]["video_to_audio"]["event_lag"]
+        assert entry["median"] == pytest.approx(late / 1000, abs=0.012)
+        assert entry["value"] == pytest.approx(0.08, abs=0.012)
+
+
+def test_joint_falls_with_a_delay_and_takes_references_of_any_name_length_rate_and_size(clips, tmp_path):
+    made, late, true = (tmp_path / name for name in ("made", "late", "true"))
+    for i, path in enumerate(sorted(clips.glob("*.mp4"))):
+        frames = read_frames(path, start=0.0, num_frames=16, fps=10.0)
+        sound = read_sound(path, start=0.0, num_samples=SAMPLES, sample_rate=16000)
+        write_video(made / path.name, frames, 10.0, sound, 16000)
+        write_video(late / path.name, frames, 10.0, torch.roll(sound, 80 * 16), 16000)
+        if i < 5:  # fewer references, of half the length
+            sound = read_sound(path, start=0.0, num_samples=17640, sample_rate=22050)
+            write_video(true / f"other_{i}.mkv", frames[:8].repeat(1, 1, 2, 1), 10.0, sound, 22050)
+    extractors = Extractors(PixelStatistics(), MelStatistics())
+    reports = [
+        evaluate("joint", folder, true, video_events="impacts", extractors=extractors) for folder in (made, late)
+    ]
+    assert [report["runs"]["joint"]["errors"] for report in reports] == [[], []]
+    metrics, delayed = (report["tasks"]["joint"] for report in reports)
+    assert metrics["event_f1@25ms"]["n"] == 8
+    assert metrics["event_f1@50ms"]["value"] > delayed["event_f1@50ms"]["value"] + 0.4
+    assert delayed["event_lag"]["median"] - metrics["event_lag"]["median"] == pytest.approx(0.08, abs=0.02)
+    for name in ("frechet_distance[pixel-statistics-v1]", "kernel_distance[mel-statistics-v1]"):
+        assert (metrics[name]["n"], metrics[name]["n_reference"]) == (8, 5)
+
+
+def test_with_an_identity_for_codec_and_vocoder_true_clips_reach_the_ceiling_exactly(clips):
+    trip = RoundTrip(16000, 10.0, (64, 64), sound=lambda sound: sound, frames=lambda frames: frames)
+    extractors = Extractors(PixelStatistics(), MelStatistics())
+    for task in ("video_to_audio", "audio_to_video"):
+        metrics = evaluate(task, clips, clips, round_trip=trip, extractors=extractors)["tasks"][task]
+        assert {"motion_loudness_correlation", "motion_loudness_lag", "event_lag"} < metrics.keys()
+        assert {name: entry["ceiling"] for name, entry in metrics.items()} == {
+            name: entry["value"] for name, entry in metrics.items()
+        }
 
 
 def test_one_name_in_two_places_is_refused(tmp_path):

@@ -4,7 +4,7 @@ from torch import nn
 
 from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm
 from cmmd_lightning.models.embeddings import TimesEmbedding, sinusoidal_embedding
-from cmmd_lightning.models.fusion import EasyFusion, build_fusion, resample_time
+from cmmd_lightning.models.fusion import CrossAttentionFusion, EasyFusion, build_fusion, clip_positions, resample_time
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 
 # mean, standard deviation and one element; to be taken anew when the network is meant to change
@@ -83,10 +83,11 @@ def test_resampling_time_keeps_a_constant_and_its_place(length, wanted):
     assert (got - expected).abs().max() < 0.2
 
 
-def test_zero_initialised_fusion_leaves_each_stream_as_it_was():
-    fusion = EasyFusion(16, 24)
+@pytest.mark.parametrize("kind", ["easy", "cross_attention"])
+def test_zero_initialised_fusion_leaves_each_stream_as_it_was(kind):
+    fusion = build_fusion(kind, 16, 24, 8)
     video, audio = torch.randn(2, 16, 4, 9), torch.randn(2, 24, 10, 1)
-    got = fusion(video, audio)
+    got = fusion(video, audio, 3)
     assert torch.equal(got[0], video)
     assert torch.equal(got[1], audio)
 
@@ -113,15 +114,69 @@ def test_easy_fusion_is_concatenation_and_projection():
     torch.testing.assert_close(got_audio.squeeze(3), expected, atol=1e-5, rtol=1e-5)
 
 
+def nudged_cross_attention(video: int = 8, audio: int = 16, std: float = 0.3) -> CrossAttentionFusion:
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(video, audio, 8)
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=std)
+    return fusion
+
+
+def test_cross_attention_by_hand():
+    """One head, one frame of the picture as 1x1: softmax over the sound's frames, written out."""
+    fusion = nudged_cross_attention(8, 8)
+    video, audio = torch.randn(1, 8, 2, 1), torch.randn(1, 8, 3, 1)
+    got, _ = fusion(video, audio, 1)
+    x, y = fusion.norm_video(video)[0, :, :, 0].T, fusion.norm_audio(audio)[0, :, :, 0].T
+    ask = fusion.video_from_audio
+    q, k = ask.query(x + clip_positions(2, 8, x)), ask.key(y + clip_positions(3, 8, y))
+    taken = ask.out(torch.softmax(q @ k.T / 8**0.5, dim=1) @ ask.value(y))
+    torch.testing.assert_close(got[0, :, :, 0].T, video[0, :, :, 0].T + taken)
+
+
+def test_positions_are_those_of_the_clip_at_any_rate():
+    """Three audio frames to one video frame: the middle one lies where the video frame does."""
+    coarse, fine = (clip_positions(length, 6, torch.zeros(1)) for length in (4, 12))
+    torch.testing.assert_close(fine[1::3], coarse, atol=1e-4, rtol=0)
+    turns = torch.tensor([0.5, 2**2.5, 64.0])
+    angle = 2 * torch.pi * turns * 2.5 / 4
+    torch.testing.assert_close(coarse[2], torch.cat([angle.sin(), angle.cos()]), atol=1e-4, rtol=0)
+
+
+def test_order_in_time_counts_for_cross_attention(monkeypatch):
+    """Attention alone does not care for the order of what it is asked; with positions it does, both ways."""
+    fusion = nudged_cross_attention()
+    video, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 16, 6, 1)
+
+    def changes() -> list[float]:
+        plain = fusion(video, audio, 2)
+        backwards = fusion(video, audio.flip(2), 2)[0], fusion(video.flip(2), audio, 2)[1]
+        return [float((got - expected).detach().abs().max()) for got, expected in zip(backwards, plain, strict=True)]
+
+    assert min(changes()) > 1e-2
+    monkeypatch.setattr("cmmd_lightning.models.fusion.clip_positions", lambda length, channels, like: like.new_zeros(1))
+    assert max(changes()) < 1e-5
+
+
+def test_cross_attention_sees_large_pictures_on_a_grid():
+    """16 places per frame, whatever the picture's size; a small picture as it is."""
+    fusion, seen = nudged_cross_attention(), []
+    fusion.audio_from_video.key.register_forward_pre_hook(lambda module, x: seen.append(x[0].shape))
+    for height, width in [(16, 16), (12, 3), (2, 2)]:
+        fusion(torch.randn(1, 8, 5, height * width), torch.randn(1, 16, 7, 1), height)
+    assert [tuple(shape[1:3]) for shape in seen] == [(5, 16), (5, 12), (5, 4)]
+
+
 def test_the_untrained_network_predicts_zero():
     v_video, v_audio = network()(*inputs())
     assert v_video.abs().max() == 0
     assert v_audio.abs().max() == 0
 
 
-def test_at_initialisation_fused_streams_are_the_unfused_ones():
+@pytest.mark.parametrize("fusion", ["easy", "cross_attention"])
+def test_at_initialisation_fused_streams_are_the_unfused_ones(fusion):
     """With zero-initialised fusion the streams do not see each other yet, whatever the output layers say."""
-    fused, apart = network(), network(fusion="none")
+    fused, apart = network(fusion=fusion), network(fusion="none")
     fused.load_state_dict(apart.state_dict(), strict=False)
     for net in (fused, apart):
         nn.init.ones_(net.video_out.weight)
@@ -149,9 +204,10 @@ def test_away_from_zero_a_gradient_reaches_every_parameter_of_both_streams_from_
     assert [name for name in missing if not name.startswith(tuple(allowed))] == []
 
 
-def test_optimiser_steps_from_zero_reach_every_parameter():
+@pytest.mark.parametrize("fusion", ["easy", "cross_attention"])
+def test_optimiser_steps_from_zero_reach_every_parameter(fusion):
     """Zero-initialised layers lie at most three deep (output, fusion or residual branch, attention inside it)."""
-    net = network()
+    net = network(fusion=fusion)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.0)
     targets = inputs(seed=7)
@@ -163,7 +219,7 @@ def test_optimiser_steps_from_zero_reach_every_parameter():
     assert [name for name, p in net.named_parameters() if torch.equal(p, before[name])] == []
 
 
-@pytest.mark.parametrize("fusion", ["none", "easy"])
+@pytest.mark.parametrize("fusion", ["none", "easy", "cross_attention"])
 def test_gradients_cross_with_fusion_and_only_then(fusion):
     net = network(nudge=0.1, fusion=fusion)
     z_video, z_audio, t_video, t_audio = inputs()
@@ -174,7 +230,7 @@ def test_gradients_cross_with_fusion_and_only_then(fusion):
         torch.autograd.grad(v_audio.sum(), z_video, retain_graph=True, allow_unused=True)[0],
         torch.autograd.grad(v_video.sum(), z_audio, retain_graph=True, allow_unused=True)[0],
     ]
-    if fusion == "easy":
+    if fusion != "none":
         assert all(grad.abs().max() > 1e-6 for grad in across)
         return
     assert all(grad is None or grad.abs().max() == 0 for grad in across)
@@ -183,7 +239,7 @@ def test_gradients_cross_with_fusion_and_only_then(fusion):
         assert not is_audio(name) or grad is None or grad.abs().max() == 0, name
 
 
-@pytest.mark.parametrize("fusion", ["none", "easy"])
+@pytest.mark.parametrize("fusion", ["none", "easy", "cross_attention"])
 @pytest.mark.parametrize(
     ("frames", "height", "width", "mels"),
     [(4, 4, 4, 12), (5, 4, 6, 13), (1, 2, 2, 3), (7, 5, 3, 4), (3, 1, 1, 31), (2, 7, 7, 1)],
@@ -245,7 +301,11 @@ def test_bad_specs_are_refused():
         NetworkSpec((16,), (16, 24))
     with pytest.raises(ValueError, match=r"multiple of 32 \(head_channels\), got 24"):
         JointUNet(4, 6, NetworkSpec((32, 24), (32, 32)))
-    with pytest.raises(ValueError, match="fusion must be 'easy' or 'none', got 'hard'"):
+    with pytest.raises(ValueError, match="fusion must be 'easy', 'cross_attention' or 'none', got 'hard'"):
         build_fusion("hard", 8, 8)
+    with pytest.raises(
+        ValueError, match=r"cross-attention needs channels as a multiple of 32 \(head_channels\), got 24"
+    ):
+        build_fusion("cross_attention", 32, 24)
     assert NetworkSpec.of(SPEC.to_dict()) == SPEC
     assert all(type(value) in (list, int, str, bool) for value in SPEC.to_dict().values())

@@ -4,7 +4,7 @@ from cmmd_lightning.evaluation.folders import evaluate_folders
 from cmmd_lightning.evaluation.measures import Senses
 from cmmd_lightning.evaluation.observe import Observation, RoundTrip
 from cmmd_lightning.evaluation.quality import Extractors
-from cmmd_lightning.evaluation.report import merge_reports, read_report, summary_line, write_report
+from cmmd_lightning.evaluation.report import detail_line, merge_reports, read_report, summary_line, write_report
 from cmmd_lightning.evaluation.score import score
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Observation",
     "RoundTrip",
     "Senses",
+    "detail_line",
     "evaluate_folders",
     "merge_reports",
     "read_report",

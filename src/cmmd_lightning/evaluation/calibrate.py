@@ -7,6 +7,7 @@ resolves, and what it makes of changes that leave a clip in sync (there, 0.5 is 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -23,13 +24,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from scipy.stats import mannwhitneyu, rankdata
+from torch import Tensor
 
 import cmmd_lightning
-from cmmd_lightning.evaluation.faults import SAMPLE_RATE, Clip, alterations, procedural_clip, real_clip
-from cmmd_lightning.evaluation.measures import Senses, VideoEvents, View, has_av_align, is_lag, size_of_lag
+from cmmd_lightning.evaluation.analysis import TRUE, Row, analyse
+from cmmd_lightning.evaluation.faults import RATES, SAMPLE_RATE, Clip, alterations, procedural_clip, real_clip
+from cmmd_lightning.evaluation.measures import Senses, VideoEvents, View, has_av_align
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.media import find_media
+from cmmd_lightning.metrics.encoders import build_encoders
 from cmmd_lightning.metrics.functional.intervals import derangements
 from cmmd_lightning.metrics.functional.linear_sync import (
     LinearSync,
@@ -45,13 +48,8 @@ PROCEDURAL_OFFSETS = (0.02, 0.04, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
 REAL_OFFSETS = (0.04, 0.08, 0.1, 0.2, 0.3, 0.4, 0.5)
 PROBE = 0.1
 """Seconds: the offset that is looked for at every frame rate."""
-RESOLVED = 0.9
-"""AUROC from which an offset counts as resolved, both ways and at every greater one too."""
 FIT_CLIPS = 200
 """Clips of the same kind, but others, that the linear synchrony is fitted on."""
-TRUE = "true"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ class ClipSet:
         seed: Of the clips.
         paths: The files, for real clips.
         linear_sync: File of the linear synchrony that was fitted for it.
+        encoders: A pair of encoders in a line (:func:`cmmd_lightning.metrics.encoders.build_encoders`).
     """
 
     name: str
@@ -75,13 +74,25 @@ class ClipSet:
     seed: int
     paths: tuple[str, ...] = ()
     linear_sync: str | None = None
+    encoders: str | None = None
 
-    def clip(self, index: int) -> Clip:
-        """One of its clips."""
+    def clip(self, index: int, rates: tuple[float, ...] = ()) -> Clip:
+        """One of its clips, at further rates too."""
         margin = max(self.offsets)
         if self.paths:
-            return real_clip(Path(self.paths[index]), margin=margin)
-        return procedural_clip(self.name, self.seed, index, margin=margin)
+            return real_clip(Path(self.paths[index]), margin=margin, rates=rates)
+        return procedural_clip(self.name, self.seed, index, margin=margin, rates=rates)
+
+    def partner_sound(self, index: int, partner: int) -> Tensor:
+        """The span's sound of another clip: the partner, or the next one that can be read."""
+        for step in range(self.num_clips):
+            other = (partner + step) % self.num_clips
+            try:
+                if other != index:
+                    return self.clip(other).span()
+            except (ValueError, OSError):
+                continue
+        raise ValueError(f"{self.name}: expected two clips at least that can be read, got fewer")
 
     def key(self) -> str:
         """What its rows depend on, as a short hash."""
@@ -186,14 +197,23 @@ def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool
                 pool.shutdown(cancel_futures=True)
 
 
+@functools.lru_cache(maxsize=4)
+def _senses(video_events: VideoEvents, linear_sync: str | None, encoders: str | None) -> Senses:
+    return Senses(
+        video_events,
+        None if linear_sync is None else LinearSync.load(linear_sync),
+        None if encoders is None else build_encoders(encoders),
+    )
+
+
 def _score_clip(clips: ClipSet, index: int, partner: int) -> Row:
     """One clip under every fault."""
-    clip, other = clips.clip(index), clips.clip(partner)
-    senses = Senses(clips.video_events, None if clips.linear_sync is None else LinearSync.load(clips.linear_sync))
+    clip, other = clips.clip(index, RATES), clips.partner_sound(index, partner)
+    senses = _senses(clips.video_events, clips.linear_sync, clips.encoders)
     seen, heard = senses.see(clip.frames[clip.fps], clip.fps), senses.hear(clip.span(), SAMPLE_RATE)
     scores = {TRUE: _compare(senses, seen, heard)}
     probes = {}
-    for altered in alterations(clip, other.span(), clips.offsets):
+    for altered in alterations(clip, other, clips.offsets):
         left = seen if altered.frames is None else senses.see(altered.frames, altered.fps)
         right = heard if altered.sound is None else senses.hear(altered.sound, SAMPLE_RATE)
         scores[altered.name] = _compare(senses, left, right)
@@ -212,104 +232,6 @@ def _compare(senses: Senses, seen: Mapping[str, Any], heard: Mapping[str, Any]) 
         for name, value in scores.items()
         if not name.startswith(("event_precision", "event_recall"))
     }
-
-
-def auroc(true: np.ndarray, faulty: np.ndarray) -> float:
-    """Probability that a true clip scores higher than a faulty one, ties counting half.
-
-    Args:
-        true: (N,) scores.
-        faulty: (M,) scores.
-
-    Returns:
-        In [0, 1].
-
-    Example:
-        >>> auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
-        0.875
-    """
-    return float(mannwhitneyu(true, faulty, method="asymptotic").statistic / (len(true) * len(faulty)))
-
-
-def analyse(clips: ClipSet, rows: Sequence[Row], *, resamples: int = 500) -> dict[str, Any]:
-    """What the rows say of each measure.
-
-    Args:
-        clips: The set.
-        rows: Of :func:`calibrate_set`.
-        resamples: Of the bootstrap over clips.
-
-    Returns:
-        ``num_clips``, ``periods`` (the range, or null), and ``measures``: for each, ``true`` (its mean on clips in
-        sync), ``auroc`` (fault to value), ``ci95`` (the same, as intervals over clips), ``monotonicity``,
-        ``resolves`` (seconds, or null).
-    """
-    names = list(rows[0]["scores"][TRUE])
-    periods = [row["period"] for row in rows if row["period"]]
-    return {
-        "num_clips": len(rows),
-        "seconds": round(float(np.mean([row["duration"] for row in rows])), 3),
-        "video_events": clips.video_events,
-        "periods": [min(periods), max(periods)] if periods else None,
-        "measures": {name: _analyse_measure(name, clips, rows, resamples) for name in names},
-    }
-
-
-def _analyse_measure(name: str, clips: ClipSet, rows: Sequence[Row], resamples: int) -> dict[str, Any]:
-    faults = [fault for fault in rows[0]["scores"] if fault != TRUE]
-    table = {fault: _goodness(name, [row["scores"][fault][name] for row in rows]) for fault in (TRUE, *faults)}
-    reference = {fault: f"{fault.split(',')[0]}" if "," in fault else TRUE for fault in faults}
-    found = {fault: auroc(table[reference[fault]], table[fault]) for fault in faults}
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(0, len(rows), len(rows)) for _ in range(resamples)]
-    intervals = {}
-    for fault in faults:
-        values = [auroc(table[reference[fault]][draw], table[fault][draw]) for draw in draws]
-        intervals[fault] = [float(x) for x in np.quantile(values, [0.025, 0.975])]
-    return {
-        "true": float(np.mean(np.abs(table[TRUE]))) if is_lag(name) else float(np.mean(table[TRUE])),
-        "auroc": found,
-        "ci95": intervals,
-        "monotonicity": _monotonicity(table, clips.offsets, rows),
-        "resolves": _resolves(found, clips.offsets),
-    }
-
-
-def _goodness(name: str, values: Sequence[float | None]) -> np.ndarray:
-    """Scores of which higher is better: of a lag, the size, negative."""
-    filled = [float("nan") if value is None else value for value in values]
-    return np.array([-size_of_lag(value) for value in filled]) if is_lag(name) else np.array(filled)
-
-
-def worse_way(found: Mapping[str, float], offset: float) -> float:
-    """The lower AUROC of an offset's two directions."""
-    return min(found[f"offset {late * 1000:+g} ms"] for late in (offset, -offset))
-
-
-def _resolves(found: Mapping[str, float], offsets: Sequence[float]) -> float | None:
-    """The smallest offset from which on all are resolved."""
-    smallest = None
-    for offset in sorted(offsets, reverse=True):
-        if worse_way(found, offset) < RESOLVED:
-            break
-        smallest = offset
-    return smallest
-
-
-def _monotonicity(table: Mapping[str, np.ndarray], offsets: Sequence[float], rows: Sequence[Row]) -> float:
-    """Mean over clips and directions of minus Spearman's correlation of score and offset (1: falls all the way).
-
-    Of periodic clips, only offsets below half of the period count: beyond it a clip comes into step again.
-    """
-    found = []
-    for i, row in enumerate(rows):
-        reach = [offset for offset in sorted(offsets) if not row["period"] or offset < row["period"] / 2]
-        for sign in (1, -1):
-            scores = [table[TRUE][i], *(table[f"offset {sign * offset * 1000:+g} ms"][i] for offset in reach)]
-            ranks = rankdata(np.round(scores, 9))
-            constant = len(set(ranks)) == 1
-            found.append(0.0 if constant else -float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]))
-    return float(np.mean(found))
 
 
 def procedural_set(scene: str, num_clips: int, seed: int) -> ClipSet:
@@ -339,6 +261,7 @@ def calibrate_all(
     fit: str | None = None,
     num_clips: int = 100,
     video_events: VideoEvents = "turns",
+    encoders: str | None = None,
     seed: int = 0,
     command: str | None = None,
     progress: bool = True,
@@ -352,12 +275,14 @@ def calibrate_all(
         fit: Folder of other real clips, to fit the linear synchrony on; without one it is left out there.
         num_clips: Clips of each set.
         video_events: Detector for the pictures of real clips.
+        encoders: A pair of encoders in a line, to calibrate their agreement too.
         seed: Of the procedural clips and of the swapped partners.
         command: What to name as the command; this process's by default.
         progress: Whether to show progress bars.
 
     Returns:
-        ``provenance``, ``sets`` (name to :func:`analyse`) and ``errors`` (a line for each clip that was not read).
+        ``provenance``, ``sets`` (name to what :func:`cmmd_lightning.evaluation.analysis.analyse` gave) and ``errors``
+        (a line for each clip that was not read).
 
     Raises:
         ValueError: If there are too few clips, or none could be read.
@@ -373,10 +298,14 @@ def calibrate_all(
         if others is not None:
             path = fit_set(others, folder / f"linear_sync-{clips.name}.safetensors", progress=progress)
             clips = replace(clips, linear_sync=str(path))
+        clips = replace(clips, encoders=encoders)
         rows, lines = calibrate_set(clips, folder, progress=progress)
         errors += lines
         if len(rows) < 2:
             raise ValueError(f"{clips.name}: expected two clips at least that can be read, got {len(rows)}; {lines[0]}")
-        sets[clips.name] = analyse(clips, rows)
-        sets[clips.name]["linear_sync"] = clips.linear_sync and LinearSync.load(clips.linear_sync).source
+        about = {
+            "video_events": clips.video_events,
+            "linear_sync": clips.linear_sync and LinearSync.load(clips.linear_sync).source,
+        }
+        sets[clips.name] = about | analyse(rows, clips.offsets)
     return {"provenance": provenance(command, seed), "sets": sets, "errors": errors}

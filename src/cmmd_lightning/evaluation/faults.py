@@ -14,6 +14,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
+from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observe import SAMPLE_RATE, load_frames, load_sound
 from cmmd_lightning.media import MediaError, probe, read_frames, read_sound, write_video
 from cmmd_lightning.procedural import SceneSettings, simulate
@@ -84,8 +85,10 @@ class Altered:
     sound: Tensor | None = None
 
 
-def procedural_clip(scene: str, seed: int, index: int, *, margin: float, duration: float = 4.0) -> Clip:
-    """A procedural clip at every rate that is tried, simulated at each.
+def procedural_clip(
+    scene: str, seed: int, index: int, *, margin: float, duration: float = 4.0, rates: tuple[float, ...] = RATES
+) -> Clip:
+    """A procedural clip, simulated anew at each further rate.
 
     Args:
         scene: ``bounce`` or ``dance``.
@@ -93,13 +96,14 @@ def procedural_clip(scene: str, seed: int, index: int, *, margin: float, duratio
         index: Of the clip.
         margin: Seconds of sound before and after the span, at most `COMMON_INSTANT`.
         duration: Seconds of the span.
+        rates: Frames per second beside its own.
 
     Returns:
         The clip.
     """
     frames, whole = {}, COMMON_INSTANT + duration + margin
     clip = simulate(scene, seed, index, SceneSettings(duration=whole, fps=FPS))
-    for rate in (FPS, *RATES):
+    for rate in (FPS, *rates):
         made = clip
         if rate != FPS:
             made = simulate(scene, seed, index, SceneSettings(duration=whole, fps=rate), streams="video")
@@ -112,13 +116,14 @@ def procedural_clip(scene: str, seed: int, index: int, *, margin: float, duratio
     return Clip(f"{scene}-{seed}-{index}", frames, clip.sound, COMMON_INSTANT, duration, events, period)
 
 
-def real_clip(path: Path, *, margin: float, max_duration: float = 4.0) -> Clip:
-    """The middle of a real clip, at its own rate and, by the nearest frames, at the others.
+def real_clip(path: Path, *, margin: float, max_duration: float = 4.0, rates: tuple[float, ...] = RATES) -> Clip:
+    """A span of a real clip, at its own rate and, by the nearest frames, at further ones.
 
     Args:
         path: A file whose picture and sound are in sync.
         margin: Seconds of sound needed before and after the span.
         max_duration: Longest span in seconds.
+        rates: Frames per second beside its own.
 
     Returns:
         The clip.
@@ -139,9 +144,8 @@ def real_clip(path: Path, *, margin: float, max_duration: float = 4.0) -> Clip:
         raise MediaError(path, expected, f"{info.duration:.2f} s")
     duration = count / fps
     frames = {fps: pictures[first : first + count]}
-    for rate in RATES:
-        nearest = (torch.arange(round(duration * rate)) * fps / rate).round().long().clamp(max=count - 1)
-        frames.setdefault(rate, pictures[first + nearest])
+    for rate in rates:
+        frames.setdefault(rate, at_rate(frames[fps], fps, rate))
     sidecar = path.with_suffix(".json")
     period = json.loads(sidecar.read_text()).get("period") if sidecar.is_file() else None
     return Clip(path.stem, frames, sound, first / fps, duration, None, period)

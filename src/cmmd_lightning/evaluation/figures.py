@@ -1,4 +1,4 @@
-"""Figures of a report, drawn without pyplot: tolerance curves, and clips with their event times."""
+"""Figures of a report, drawn without pyplot: tolerance curves, histograms, and clips with their event times."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cmmd_lightning.evaluation.measures import MAX_LAG
 from cmmd_lightning.metrics.functional.events import match_events
 
 HIT, MISS, TRUE = "#1a9850", "#d73027", "#4575b4"
+LAGS = {
+    "event_lag": "events",
+    "motion_loudness_lag": "loudness behind motion",
+    "linear_sync_lag": "linear synchrony",
+}
+LAG_BIN = 25
+"""Milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,65 @@ def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Histograms of the clips' signed lags, one below the other on one axis.
+
+    Args:
+        rows: ``report["runs"][task]["clips"]``.
+
+    Returns:
+        The figure; None where no clip has a lag.
+    """
+    found = {name: [row[name] for row in rows if name in row] for name in LAGS}
+    known = {name: lags for name, lags in found.items() if any(lag is not None for lag in lags)}
+    if not known:
+        return None
+    figure = new_figure(5.0, 0.8 + 1.2 * max(2, len(known)))
+    edges = (np.arange(-MAX_LAG * 1000, MAX_LAG * 1000 + 2 * LAG_BIN, LAG_BIN) - LAG_BIN / 2).tolist()
+    panels = figure.subplots(len(known), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, lags) in zip(panels, known.items(), strict=True):
+        values = [1000 * lag for lag in lags if lag is not None]
+        axes.axvline(0, color="#999999", linewidth=1)
+        axes.hist(np.clip(values, edges[0], edges[-1]), edges, color=TRUE)
+        median = float(np.median(values))
+        axes.axvline(median, color=MISS, linewidth=1.2, linestyle="--")
+        title = f"{LAGS[name]}: median {median:+.0f} ms"
+        without = f"no lag found: {len(lags) - len(values)} of {len(lags)} clips"
+        axes.set_title(title, fontsize=8, loc="left", pad=3, color=MISS)
+        axes.set_title(without, fontsize=8, loc="right", pad=3)
+        axes.set_ylabel("clips", fontsize=8)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=7)
+    panels[-1].set_xlim(edges[0], edges[-1])
+    panels[-1].set_xlabel("lag (ms): positive where the generated events, or the sound, are late", fontsize=8)
+    return figure
+
+
+def memorisation_figure(entry: Mapping[str, Any]) -> Figure:
+    """Distances to the nearest training clip, of generated clips beside those of held-out true ones.
+
+    Args:
+        entry: ``report["tasks"][task]["memorisation[...]"]``.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(5.0, 2.6)
+    axes = figure.subplots()
+    generated, held_out = (np.asarray(entry["distances"][side]) for side in ("generated", "held_out"))
+    edges = np.linspace(0, max(generated.max(), held_out.max(), 1e-9) * 1.0001, 26).tolist()
+    for values, label, colour in ((held_out, "held-out true clips", TRUE), (generated, "generated clips", "black")):
+        axes.hist(values, edges, weights=np.full(len(values), 100 / len(values)), color=colour, alpha=0.2)
+        heights, _ = np.histogram(values, edges)
+        axes.stairs(100 * heights / len(values), edges, color=colour, linewidth=1.4, label=f"{label} ({len(values)})")
+    axes.set_xlabel("distance to the nearest training clip (standard deviations)", fontsize=8)
+    axes.set_ylabel("% of the clips", fontsize=8)
+    axes.set_xlim(0, edges[-1])
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=7)
+    return figure
+
+
 def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
     """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events.
 
@@ -98,7 +165,7 @@ def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
         elif lane.sound is not None:
             _draw_spectrogram(axes, lane.sound, lane.rate)
         _mark(axes, lane)
-        axes.set_title(lane.title, fontsize=8, loc="left", pad=2)
+        axes.set_title(lane.title, fontsize=8, loc="left", pad=2 if lane.against is None else 6)
         axes.tick_params(labelsize=7)
     rows[-1].set_xlim(0, duration)
     rows[-1].set_xlabel("seconds", fontsize=8)

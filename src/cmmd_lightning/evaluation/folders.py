@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,12 +13,12 @@ from rich.console import Console
 from rich.progress import track
 
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents, has_av_align
-from cmmd_lightning.evaluation.observe import Observer, RoundTrip, Task, sidecar_kinds
+from cmmd_lightning.evaluation.observe import GENERATED, Observer, RoundTrip, Task, sidecar_kinds
 from cmmd_lightning.evaluation.pairs import PathLike, pair_folders
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, clip_features, quality_metrics
 from cmmd_lightning.evaluation.score import score
-from cmmd_lightning.media import find_media, probe
+from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.functional.events import TOLERANCES
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync
 
@@ -100,6 +101,9 @@ def evaluate_folders(
     metrics, rows = score(seen, senses=senses, tolerances=tolerances, seed=seed)
     metrics |= quality_metrics(seen, extractors, seed=seed, training=bank and bank[0])
     _name_nearest(rows, metrics, bank and bank[1])
+    one_sided = sum(not (o.made.left.keys() & {"motion"} and o.made.right.keys() & {"loudness"}) for o in seen)
+    if one_sided:
+        log.info("%d of %d clips have no picture beside the sound: left out where both compare", one_sided, len(seen))
     source = provenance(command, seed)
     run = {
         "provenance": source,
@@ -114,6 +118,7 @@ def evaluate_folders(
         },
         "tolerances": list(tolerances),
         "clips_without_events": sum(not row["reference_events"] for row in rows),
+        "clips_without_picture_and_sound": one_sided,
         "clips": rows,
         "unpaired": {"generated": pairing.unpaired_generated, "reference": pairing.unpaired_reference},
         "errors": pairing.errors,
@@ -151,18 +156,20 @@ def _each(
 
 def _bank(
     training: PathLike, task: Task, observer: Observer, errors: list[str], progress: bool
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Features of the training clips, a row each, by modality; and their names."""
+) -> tuple[dict[str, np.ndarray], list[str]] | None:
+    """Features of the training clips, a row each, by modality; and their names. None for fewer than two clips."""
+    extractors = replace(observer.extractors, classifier=None)
 
     def features(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-        clip = observer.read(path, min(probe(path).duration, observer.max_seconds))
-        rows = observer.extractors.rows(task, clip, None, None)
+        clip = observer.read(path, min(observer.span(path), observer.max_seconds), GENERATED[task])
+        rows = extractors.rows(task, clip, None, None)
         return path.name, {modality: clip_features(kinds["generated"]) for modality, kinds in rows.items()}
 
     read = _each(find_media(training), features, "Reading training clips", errors, progress)
-    modalities = dict.fromkeys(modality for _, rows in read for modality in rows)
-    whole = [(name, rows) for name, rows in read if rows.keys() == modalities.keys()]
-    return {m: np.concatenate([rows[m] for _, rows in whole]) for m in modalities}, [name for name, _ in whole]
+    if len(read) < 2:
+        errors.append(f"{training}: expected two training clips at least to look for memorised ones, got {len(read)}")
+        return None
+    return {m: np.concatenate([rows[m] for _, rows in read]) for m in read[0][1]}, [name for name, _ in read]
 
 
 def _name_nearest(rows: list[dict[str, Any]], metrics: dict[str, Any], names: list[str] | None) -> None:

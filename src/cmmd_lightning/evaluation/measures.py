@@ -188,6 +188,13 @@ def shrunk(frames: Tensor) -> Tensor:
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 
 
+def at_rate(frames: Tensor, fps: float, rate: float) -> Tensor:
+    """Frames (T, 3, H, W) at another rate: of each instant the nearest one, of two the earlier."""
+    count = max(1, round(len(frames) / fps * rate))
+    nearest = (torch.arange(count, dtype=torch.float64) * fps / rate - 0.5 - 1e-6).ceil().long()
+    return frames[nearest.clamp(max=len(frames) - 1)]
+
+
 def is_lag(name: str) -> bool:
     """Whether a measure is a lag: of those, the size counts, and less is better."""
     return name.endswith("_lag")

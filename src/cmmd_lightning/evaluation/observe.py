@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,11 @@ from cmmd_lightning.media import MediaError, iter_frames, iter_sound, probe
 Task = Literal["video_to_audio", "audio_to_video", "joint"]
 Kind = Literal["sound", "picture"]
 
+GENERATED: dict[Task, tuple[Kind, ...]] = {
+    "video_to_audio": ("sound",),
+    "audio_to_video": ("picture",),
+    "joint": ("sound", "picture"),
+}
 SAMPLE_RATE = 16000
 """Hz at which sound is read for detection."""
 MAX_FPS = 30.0
@@ -121,26 +126,39 @@ class Observer:
         Raises:
             MediaError: If a file is unreadable or lacks a stream that the task needs.
         """
-        needed: tuple[Kind, ...] = ("sound",) if self.task == "video_to_audio" else ("picture",)
-        if self.task == "joint":
-            needed = ("sound", "picture")
-        duration = min(*(length(pair.generated, kind) for kind in needed), self.max_seconds)
-        known = None
-        if pair.reference is not None and self.task != "joint":
-            duration = min(duration, probe(pair.reference).duration)
-            known = sidecar_events(pair.reference)
+        duration = min(self.span(pair.generated), self.max_seconds)
+        if pair.reference is None:
+            return replace(self.observe(pair.stem, self.read(pair.generated, duration), None), generated=pair.generated)
+        covered, known = min(duration, probe(pair.reference).duration), None
+        if self.task != "joint":  # the reference is the clip's partner: only what both cover counts
+            duration, known = covered, sidecar_events(pair.reference)
             if known is None:
-                length(pair.reference, needed[0])
-        true = None if pair.reference is None else self.read(pair.reference, duration)
-        best = None if pair.reference is None else self._round_trip(pair.reference, duration)
-        seen = self.observe(pair.stem, self.read(pair.generated, duration), true, best, known)
+                self.span(pair.reference)
+        made = self.read(pair.generated, duration)
+        true = self.read(pair.reference, covered, self._of_reference(made))
+        best = self._round_trip(pair.reference, covered)
+        seen = self.observe(pair.stem, made, true, best, known)
         return replace(seen, generated=pair.generated, reference=pair.reference)
 
-    def read(self, path: Path, duration: float) -> Media:
-        """The streams that a file has, over the first ``duration`` seconds."""
+    def span(self, path: Path) -> float:
+        """Seconds that a file's streams cover.
+
+        Raises:
+            MediaError: If one that the task generates is missing or has no length, or the file is unreadable.
+        """
+        return min([probe(path).duration, *(length(path, kind) for kind in GENERATED[self.task])])
+
+    def read(self, path: Path, duration: float, kinds: Sequence[Kind] = ("sound", "picture")) -> Media:
+        """Those of the streams that a file has, over the first ``duration`` seconds."""
         info = probe(path)
-        frames, fps = load_frames(path, duration) if info.has_video else (None, 0.0)
-        return Media(frames, fps, load_sound(path, duration) if info.has_audio else None)
+        frames, fps = load_frames(path, duration) if info.has_video and "picture" in kinds else (None, 0.0)
+        return Media(frames, fps, load_sound(path, duration) if info.has_audio and "sound" in kinds else None)
+
+    def _of_reference(self, made: Media) -> tuple[Kind, ...]:
+        """What is wanted of a reference: not a given stream that the generated file has too, but for the ceiling."""
+        has: dict[Kind, bool] = {"sound": made.sound is not None, "picture": made.frames is not None}
+        given = () if self.round_trip is not None else tuple(kind for kind in has if has[kind])
+        return tuple(kind for kind in has if kind in GENERATED[self.task] or kind not in given)
 
     def observe(
         self, stem: str, made: Media, true: Media | None, best: Media | None = None, known: list[float] | None = None
@@ -167,14 +185,19 @@ class Observer:
         view = self._view(whole)
         reference, source = self._reference(view, true, known)
         made_view = self._against(view, reference)
-        best_view = None if ideal is None else self._against(self._view(ideal), reference)
+        best_view = None if ideal is None else self._against(self._view(ideal, whole, view), reference)
         estimate: Events = made_view.right["events"]
         features = self.extractors.rows(self.task, made, true, best)
         return Observation(stem, estimate.duration, source, made_view, best_view, features=features)
 
-    def _view(self, media: Media) -> View:
-        seen = {} if media.frames is None else self.senses.see(media.frames, media.fps)
-        heard = {} if media.sound is None else self.senses.hear(media.sound, media.sample_rate)
+    def _view(self, media: Media, like: Media | None = None, known: View | None = None) -> View:
+        """A clip as the measures compare it; what it has in common with one whose view is known is taken from there."""
+        like, known = like or Media(), known or View()
+        seen, heard = known.left, known.right
+        if media.fps != like.fps or not _same(media.frames, like.frames):
+            seen = {} if media.frames is None else self.senses.see(media.frames, media.fps)
+        if media.sample_rate != like.sample_rate or not _same(media.sound, like.sound):
+            heard = {} if media.sound is None else self.senses.hear(media.sound, media.sample_rate)
         return View(seen, heard)
 
     def _reference(self, view: View, true: Media | None, known: list[float] | None) -> tuple[Events | None, str]:
@@ -215,6 +238,10 @@ class Observer:
         return Media(frames, trip.fps, sound, trip.sample_rate)
 
 
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is not None and second is not None and torch.equal(first, second)
+
+
 def _picture_of(media: Media) -> dict[str, Any]:
     return {"frames": media.frames, "fps": media.fps}
 
@@ -227,12 +254,14 @@ def length(path: Path, kind: Kind) -> float:
     """Seconds of a file's stream.
 
     Raises:
-        MediaError: If the file has no such stream, or is unreadable.
+        MediaError: If the file has no such stream, one without length, or is unreadable.
     """
     info = probe(path)
     seconds = info.audio_duration if kind == "sound" else info.video_duration
     if seconds is None:
         raise MediaError(path, "an audio stream" if kind == "sound" else "a video stream", "none")
+    if seconds <= 0:
+        raise MediaError(path, f"{kind} of some length", "0 s")
     return seconds
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmmd_lightning.evaluation.figures import Lane, clip_figure, to_data_uri, tolerance_figure
+from matplotlib.figure import Figure
+
+from cmmd_lightning.evaluation.figures import (
+    LAGS,
+    Lane,
+    clip_figure,
+    lag_figure,
+    memorisation_figure,
+    to_data_uri,
+    tolerance_figure,
+)
 from cmmd_lightning.evaluation.observe import SAMPLE_RATE, load_frames, load_sound
+from cmmd_lightning.evaluation.table import tables
 from cmmd_lightning.media import VIDEO_SUFFIXES, probe
 
 MAX_EMBEDDED = 3_000_000
@@ -26,7 +38,25 @@ table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: 
 1rem; } figure { margin: 1.2rem 0; border-top: 1px solid #ddd; padding-top: .6rem; } .note { color: #666; font-size:
 13px; } .media { display: flex; gap: 1rem; align-items: end; } .media div { font-size: 13px; color: #666; }
 """
-LEGEND = "Blue: reference events. Green: detected events with a partner within 100 ms. Red, dashed: detected without."
+REPORT_STYLE = """
+body { max-width: 68rem; } .wide { overflow-x: auto; } .wide td, .wide th { padding: .2rem .6rem; } .wide td {
+white-space: nowrap; vertical-align: top; } .wide td:first-child { min-width: 16rem; white-space: normal; } .wide th {
+font-size: 13px; vertical-align: bottom; } .wide code { display: block; color: #666; font-size: 12px; } .figures {
+display: flex; flex-wrap: wrap; gap: 1rem; align-items: start; } .figures img { width: 31rem; } summary { cursor:
+pointer; font-weight: 600; margin: 1.2rem 0 .6rem; } h2 { border-top: 2px solid #222; padding-top: .6rem; margin-top:
+2.5rem; }
+"""
+RANKING = {
+    "event_f1@mean": "mean event F1",
+    "linear_sync": "linear synchrony",
+    "motion_loudness_correlation": "correlation of motion and loudness",
+    "audio_visual_agreement": "agreement of what is seen and heard",
+}
+"""What clips are ranked by: the first that they have."""
+LEGEND = (
+    "Blue lines, and triangles above: reference events. Green: detected events with a partner within 100 ms. "
+    "Red, dashed: detected without."
+)
 
 
 def render_page(report: Mapping[str, Any], *, examples: int = 3) -> str:
@@ -34,48 +64,37 @@ def render_page(report: Mapping[str, Any], *, examples: int = 3) -> str:
 
     Args:
         report: As ``report.json`` holds it; media are read from where its clips say, and left out where they are gone.
-        examples: Clips shown per task: the best, the worst, and others evenly between.
+        examples: Clips shown per task: half of them the best, half the worst.
 
     Returns:
         The page.
     """
-    body = ["<h1>Synchrony of sound and picture</h1>"]
+    body = ["<h1>Synchrony and quality of generated sound and picture</h1>"]
     for task, metrics in report.get("tasks", {}).items():
         run = report.get("runs", {}).get(task, {})
         body.append(f"<h2>{html.escape(TITLES.get(task, task))} <small>({html.escape(task)})</small></h2>")
-        body += [_table(metrics), _curve(metrics), _notes(run)]
-        body += [_example(task, run, row) for row in _examples(run.get("clips", []), examples)]
+        body += [_figures(metrics, run.get("clips", [])), tables(metrics), _notes(run)]
+        body += _examples(task, run.get("clips", []), examples)
     body.append(_provenance(report))
     content = "\n".join(body)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Synchrony report</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Synchrony and quality</title>'
+        f"<style>{STYLE}{REPORT_STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
     )
 
 
-def _table(metrics: Mapping[str, Any]) -> str:
-    heads = ("measure", "value", "95 % interval", "floor: shuffled", "floor: random", "ceiling", "clips")
-    lines = ["<table><tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
-    for name, entry in metrics.items():
-        if not isinstance(entry, Mapping) or "value" not in entry:
-            continue
-        interval = entry.get("ci95")
-        spread = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-        numbers = [_number(entry.get(key)) for key in ("floor", "floor_random", "ceiling")]
-        cells = [html.escape(name), _number(entry["value"]), spread, *numbers, str(entry.get("n", ""))]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return "\n".join([*lines, "</table>"])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _curve(metrics: Mapping[str, Any]) -> str:
+def _figures(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tolerance curve, lags, and distances to training clips: those that there is something for."""
     known = [entry for name, entry in metrics.items() if name.startswith("event_f1@")]
-    if not known or any(entry["value"] is None for entry in known):
-        return ""
-    return f'<p><img alt="F1 over the tolerance" src="{to_data_uri(tolerance_figure(metrics))}"></p>'
+    drawn: list[tuple[str, Figure | None]] = []
+    if known and all(entry["value"] is not None for entry in known):
+        drawn.append(("F1 over the tolerance", tolerance_figure(metrics)))
+    drawn.append(("Histograms of the lags", lag_figure(rows)))
+    for name, entry in metrics.items():
+        if name.startswith("memorisation") and "distances" in entry:
+            drawn.append((f"Distances to the nearest training clip, {name}", memorisation_figure(entry)))
+    images = [f'<img alt="{html.escape(alt)}" src="{to_data_uri(figure)}">' for alt, figure in drawn if figure]
+    return f'<div class="figures">{"".join(images)}</div>'
 
 
 def _notes(run: Mapping[str, Any]) -> str:
@@ -87,6 +106,14 @@ def _notes(run: Mapping[str, Any]) -> str:
         lines.append(
             f"Detectors: {detectors['sound']} (sound), {detectors['video']} (picture); reference events: {reference}."
         )
+    clips = len(run.get("clips", []))
+    if run.get("clips_without_events"):
+        lines.append(f"{run['clips_without_events']} of {clips} clips have no reference events.")
+    if run.get("clips_without_picture_and_sound"):
+        lines.append(
+            f"{run['clips_without_picture_and_sound']} of {clips} clips have no picture beside the sound: left out of "
+            "the measures that compare what is seen with what is heard."
+        )
     for side, names in run.get("unpaired", {}).items():
         if names:
             more = "" if len(names) <= 20 else f" and {len(names) - 20} more"
@@ -95,27 +122,63 @@ def _notes(run: Mapping[str, Any]) -> str:
     return "".join(f'<p class="note">{html.escape(line)}</p>' for line in lines)
 
 
-def _examples(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
-    """Rows from the best to the worst, evenly spaced in rank."""
-    ranked = sorted(rows, key=lambda row: (-row["event_f1@mean"], row["stem"]))
-    if len(ranked) <= count or count < 2:
-        return ranked[:count]
-    return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
+def _examples(task: str, rows: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    """The best and the worst clips, as far as they have what clips are ranked by."""
+    rated = [row for row in rows if row["reference_events"]] or rows
+    key = next((key for key in RANKING if all(key in row for row in rated)), None)
+    if count < 1 or not rated or key is None:
+        return []
+    if key.startswith("event_") and rated is rows:  # no clip has events that could be met
+        key = next((other for other in RANKING if other != key and all(other in row for row in rated)), key)
+    ranked = sorted(rated, key=lambda row: (-row[key], _off(row), row["stem"]))
+    parts = {"Best": ranked[: -(-count // 2)]}
+    parts["Worst"] = ranked[max(len(parts["Best"]), len(ranked) - count // 2) :][::-1]
+    body = []
+    for title, chosen in parts.items():
+        if chosen:
+            noun = "clip" if len(chosen) == 1 else "clips"
+            body.append(f"<h3>{title} {noun} <small>of {len(rated)}, by {RANKING[key]}</small></h3>")
+            body += [f'<p class="note">{LEGEND}</p>', *(_example(task, row) for row in chosen)]
+    return body
 
 
-def _example(task: str, run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    scores = ", ".join(f"{name.removeprefix('event_')} {row[name]:.2f}" for name in row if name.startswith("event_f1@"))
-    caption = f"<b>{html.escape(row['stem'])}</b>: {scores}"
+def _off(row: Mapping[str, Any]) -> float:
+    """Size of a clip's lag: among equals, the one in time is better."""
+    lag = row.get("event_lag")
+    return math.inf if lag is None else abs(lag)
+
+
+def _caption(row: Mapping[str, Any]) -> str:
+    curve = {name.removeprefix("event_f1@"): row[name] for name in row if name.startswith("event_f1@")}
+    facts = ["F1 " + ", ".join(f"{value:.2f} ({at})" for at, value in curve.items())] if curve else []
+    facts += [f"{RANKING[name]} {row[name]:.2f}" for name in RANKING if name in row and name != "event_f1@mean"]
+    facts += [
+        f"lag ({words}) " + ("none found" if row[name] is None else f"{1000 * row[name]:+.0f} ms")
+        for name, words in LAGS.items()
+        if name in row
+    ]
+    facts += [
+        "nearest training clip {} at {:.2f}".format(*row[name])
+        for name in row
+        if name.startswith("nearest_training_clip")
+    ]
+    return f"<b>{html.escape(row['stem'])}</b>: {html.escape('; '.join(facts))}"
+
+
+def _example(task: str, row: Mapping[str, Any]) -> str:
+    caption = _caption(row)
+    if row["generated"] is None:
+        return f"<figure>{caption}</figure>"
     try:
         figure = clip_figure(_lanes(task, row), row["duration"])
         media = [_media("generated", Path(row["generated"]))]
-        if row["reference"] is not None:
+        if row["reference"] is not None and task != "joint":  # there it is one of a set, no partner
             media.append(_media("reference", Path(row["reference"])))
     except (ValueError, OSError) as error:
         return f'<figure>{caption}<p class="note">{html.escape(" ".join(str(error).split()))}</p></figure>'
     picture = f'<img alt="{html.escape(row["stem"])}" src="{to_data_uri(figure)}">'
     players = f'<div class="media">{"".join(media)}</div>'
-    return f'<figure>{caption}<p class="note">{LEGEND}</p>{picture}{players}</figure>'
+    return f"<figure>{caption}<br>{picture}{players}</figure>"
 
 
 def _lanes(task: str, row: Mapping[str, Any]) -> list[Lane]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
 from cmmd_lightning.metrics.functional.meaning import classifier_agreement
 from cmmd_lightning.metrics.functional.memorisation import memorisation_scores, nearest_distances
@@ -53,16 +54,17 @@ class Extractors:
             sound), as far as they are there.
         """
         found: dict[str, Rows] = {}
-        clips = {"generated": made, "reference": true, "round_trip": best, "noise": true and _noise(true)}
+        noise = None if true is None else _noise(true, sound=task != "audio_to_video", frames=task != "video_to_audio")
+        clips = {"generated": made, "reference": true, "round_trip": best, "noise": noise}
         present = {name: clip for name, clip in clips.items() if clip is not None}
         if self.audio is not None and task != "audio_to_video":
             found["audio"] = self._sounds(self.audio, present)
         if self.classifier is not None and task == "video_to_audio":
             found["class"] = self._sounds(self.classifier, present)
         if self.video is not None and task != "video_to_audio":
-            rate = min(clip.fps for clip in present.values() if clip.frames is not None)
+            rate = min(clip.fps for clip in (made, true) if clip is not None and clip.frames is not None)
             found["video"] = {
-                name: _extract(self.video, _at_rate(clip, rate).transpose(0, 1)[None], rate)
+                name: _extract(self.video, at_rate(clip.frames, clip.fps, rate).transpose(0, 1)[None], rate)
                 for name, clip in present.items()
                 if clip.frames is not None
             }
@@ -81,22 +83,15 @@ def _extract(extractor: nn.Module, media: Tensor, rate: float) -> np.ndarray:
     return extractor(media, rate).double().cpu().numpy()
 
 
-def _at_rate(clip: Media, rate: float) -> Tensor:
-    """Frames (T, 3, H, W) at a rate: of each instant the nearest one."""
-    assert clip.frames is not None
-    count = max(1, round(len(clip.frames) / clip.fps * rate))
-    return clip.frames[(torch.arange(count) * clip.fps / rate).round().long().clamp(max=len(clip.frames) - 1)]
-
-
-def _noise(clip: Media) -> Media:
+def _noise(clip: Media, *, sound: bool, frames: bool) -> Media:
     """White noise in place of a clip: sound of the same level, frames of independent pixels."""
     generator = torch.Generator().manual_seed(0)
-    sound = frames = None
-    if clip.sound is not None:
-        sound = torch.randn(clip.sound.shape, generator=generator) * clip.sound.std()
-    if clip.frames is not None:
-        frames = torch.randint(0, 256, clip.frames.shape, dtype=torch.uint8, generator=generator)
-    return type(clip)(frames, clip.fps, sound, clip.sample_rate)
+    noise = pixels = None
+    if sound and clip.sound is not None:
+        noise = torch.randn(clip.sound.shape, generator=generator) * clip.sound.std()
+    if frames and clip.frames is not None:
+        pixels = torch.randint(0, 256, clip.frames.shape, dtype=torch.uint8, generator=generator)
+    return type(clip)(pixels, clip.fps, noise, clip.sample_rate)
 
 
 def quality_metrics(

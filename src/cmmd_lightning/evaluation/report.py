@@ -65,7 +65,7 @@ def write_report(
         report: As :func:`cmmd_lightning.evaluation.folders.evaluate_folders` returns it.
         path: The JSON file; the page lies beside it, with the suffix ``.html``.
         page: Whether to write the page too.
-        examples: Clips shown per task: the best, the worst, and others evenly between.
+        examples: Clips shown per task: half of them the best, half the worst.
 
     Returns:
         The files written.
@@ -108,6 +108,32 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
     if entry["ceiling"] is not None:
         parts.append(f"ceiling {entry['ceiling']:.2f}")
     return ", ".join([*parts, f"n {entry['n']}"])
+
+
+def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lags and quality in one line, to follow the :func:`summary_line`.
+
+    Args:
+        metrics: ``report["tasks"][task]``.
+
+    Returns:
+        The line; empty where none of them is known.
+
+    Example:
+        >>> lag = {"value": 0.07, "ci95": [0.05, 0.1], "n": 9, "median": -0.004, "n_without": 1}
+        >>> distance = {"value": 10.42, "ci95": [6.6, 15.2], "floor": 96.3, "n": 9, "n_reference": 8}
+        >>> detail_line({"event_lag": lag, "frechet_distance[mel-statistics-v1]": distance})
+        '  event lag 70 ms (median -4 ms, 1 without); frechet_distance[mel-statistics-v1] 10.4 (white noise 96.3)'
+    """
+    parts = []
+    for name, entry in metrics.items():
+        if name == "event_lag" and entry["value"] is not None and entry.get("median") is not None:
+            without = f", {entry['n_without']} without" if entry["n_without"] else ""
+            parts.append(f"event lag {1000 * entry['value']:.0f} ms (median {1000 * entry['median']:+.0f} ms{without})")
+        elif name.startswith("frechet_distance") and entry["value"] is not None:
+            noise = "" if entry["floor"] is None else f" (white noise {entry['floor']:.3g})"
+            parts.append(f"{name} {entry['value']:.3g}{noise}")
+    return "  " + "; ".join(parts) if parts else ""
 
 
 def write_whole(path: Path, text: str) -> Path:

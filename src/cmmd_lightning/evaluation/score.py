@@ -37,21 +37,24 @@ def score(
 
     Returns:
         Measure to ``value`` (the mean over clips), ``ci95``, ``floor`` (shuffled pairs), ``floor_random`` (events at
-        random times, where the measure is of events), ``ceiling``, ``n``; of lags, the size in seconds counts; and the
-        rows, in which lags are signed.
+        random times, where the measure is of events), ``ceiling``, ``n``; of lags, the size in seconds counts, with
+        ``median`` (signed, of the clips that have one) and ``n_without`` beside it; and the rows, in which lags are
+        signed.
     """
     senses = senses or Senses()
     compare = _Comparison(senses, tolerances)
     own = [compare(o.made, o.made) for o in observations]
+    names = dict.fromkeys(name for scores in own or [_nothing(compare)] for name in scores)
     kinds: dict[str, list[Scores]] = {
         "value": [_sized(scores) for scores in own],
         "floor": _shuffled([o.made for o in observations], compare, seed),
         "floor_random": [_random(o.made, i, compare, seed) for i, o in enumerate(observations)],
         "ceiling": [_sized(compare(o.best, o.best)) for o in observations if o.best is not None],
     }
-    names = dict.fromkeys(name for scores in own or [_nothing(compare)] for name in scores)
     metrics = {
-        name: _entry({kind: _column(table, name) for kind, table in kinds.items()}, name, seed) for name in names
+        name: _entry({kind: _column(table, name) for kind, table in kinds.items()}, seed)
+        | (_of_lags(_column(own, name)) if is_lag(name) else {})
+        for name in names
     }
     return metrics, [_row(o, scores) for o, scores in zip(observations, own, strict=True)]
 
@@ -81,7 +84,8 @@ def _sized(scores: Mapping[str, float]) -> Scores:
 
 def _mean(tables: Iterable[Mapping[str, float]]) -> Scores:
     sized = [_sized(scores) for scores in tables]
-    return {name: float(np.mean([scores[name] for scores in sized if name in scores])) for name in sized[0]}
+    names = dict.fromkeys(name for scores in sized for name in scores)
+    return {name: float(np.mean(_column(sized, name))) for name in names}
 
 
 def _shuffled(views: Sequence[View], compare: Compare, seed: int) -> list[Scores]:
@@ -105,7 +109,7 @@ def _column(table: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     return np.array([scores[name] for scores in table if name in scores], dtype=np.float64)
 
 
-def _entry(values: Mapping[str, np.ndarray], name: str, seed: int) -> dict[str, Any]:
+def _entry(values: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
     own = values["value"]
     means = {kind: float(array.mean()) if len(array) else None for kind, array in values.items()}
     low, high = bootstrap_interval(own, seed=seed)
@@ -114,8 +118,14 @@ def _entry(values: Mapping[str, np.ndarray], name: str, seed: int) -> dict[str, 
         "ci95": None if math.isnan(low) else [low, high],
         **{kind: mean for kind, mean in means.items() if kind != "value"},
         "n": len(own),
-        **({"unit": "seconds", "higher_is_better": False} if is_lag(name) else {}),
     }
+
+
+def _of_lags(signed: np.ndarray) -> dict[str, Any]:
+    """What is told of lags besides: on which side they lie, and of how many clips none was found."""
+    found = signed[~np.isnan(signed)]
+    median = float(np.median(found)) if len(found) else None
+    return {"unit": "seconds", "higher_is_better": False, "median": median, "n_without": len(signed) - len(found)}
 
 
 def _row(observation: Observation, scores: Mapping[str, float]) -> dict[str, Any]:

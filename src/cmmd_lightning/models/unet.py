@@ -39,7 +39,7 @@ class NetworkSpec:
         attention_levels: Levels (0 is finest) with self-attention; the bottom always has it.
         head_channels: Features per attention head.
         embedding_channels: Features of the diffusion times' embedding.
-        fusion: ``easy`` or ``none``.
+        fusion: ``easy``, ``cross_attention`` or ``none``.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
 
     Raises:
@@ -86,7 +86,7 @@ class JointLevel(nn.Module):
 
         self.video_blocks = blocks(video, True)
         self.audio_blocks = blocks(audio, False)
-        self.fusion = build_fusion(spec.fusion, video[1], audio[1])
+        self.fusion = build_fusion(spec.fusion, video[1], audio[1], spec.head_channels)
         self.video_attention = SelfAttention(video[1], spec.head_channels) if attention else nn.Identity()
         self.audio_attention = SelfAttention(audio[1], spec.head_channels) if attention else nn.Identity()
 
@@ -96,7 +96,7 @@ class JointLevel(nn.Module):
             video = block(video, embedding, height)
         for block in self.audio_blocks:
             audio = block(audio, embedding, 1)
-        video, audio = self.fusion(video, audio)
+        video, audio = self.fusion(video, audio, height)
         return self.video_attention(video), self.audio_attention(audio)
 
 

@@ -33,7 +33,8 @@ def envelope_lag(first: Tensor, second: Tensor, rate: float, *, max_lag: float =
         ``Lag(seconds, strength)``; ``(nan, 0)`` where an envelope is constant.
 
     Raises:
-        ValueError: If the envelopes are not one-dimensional and equally long, not finite, or ``rate`` is not positive.
+        ValueError: If the envelopes are not one-dimensional and equally long, not finite, or ``rate`` is not positive,
+            or ``max_lag`` is negative or not finite.
 
     Example:
         >>> x = torch.zeros(100)
@@ -49,6 +50,7 @@ def envelope_lag(first: Tensor, second: Tensor, rate: float, *, max_lag: float =
         raise ValueError(f"rate must be positive, got {rate}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("envelopes must be finite, got NaN or infinity")
+    _check_max_lag(max_lag)
     reach = min(int(max_lag * rate + 1e-9), len(a) - 3)
     if reach < 0:
         return Lag(float("nan"), 0.0)
@@ -81,24 +83,31 @@ def event_lag(
         ``Lag(seconds, strength)``; ``(nan, 0)`` where a list is empty or nothing comes near.
 
     Raises:
-        ValueError: If times are malformed.
+        ValueError: If times are malformed, or ``max_lag`` is negative or not finite.
 
     Example:
         >>> lag = event_lag([0.2, 0.7, 1.1], [0.28, 0.78, 1.18])
         >>> round(lag.seconds, 3), round(lag.strength, 3)
         (0.08, 1.0)
     """
+    _check_max_lag(max_lag)
     ref, est = as_times(reference), as_times(estimate)
     if not ref.size or not est.size:
         return Lag(float("nan"), 0.0)
+    differences = (est[:, None] - ref[None, :]).ravel()
+
+    def agreement(delays: np.ndarray) -> np.ndarray:
+        near = np.exp(-((differences[None] - delays[:, None]) ** 2) / (2 * width**2))
+        return near.sum(axis=1) / max(ref.size, est.size)
+
     count = round(max_lag / resolution)
     grid = np.arange(-count, count + 1) * resolution
-    differences = (est[:, None] - ref[None, :]).ravel()
-    curve = np.exp(-((differences[None] - grid[:, None]) ** 2) / (2 * width**2)).sum(axis=1) / max(ref.size, est.size)
+    curve = agreement(grid)
     best = int(np.argmax(np.round(curve, 12) - 1e-9 * np.abs(grid)))
     if curve[best] < 1e-3:
         return Lag(float("nan"), 0.0)
-    return Lag(float(grid[best] + refine_peak(curve, best) * resolution), float(min(curve[best], 1.0)))
+    seconds = grid[best] + refine_peak(curve, best) * resolution
+    return Lag(float(seconds), float(min(agreement(np.array([seconds]))[0], 1.0)))
 
 
 def loudness_envelope(sound: Tensor, sample_rate: int, times: Tensor, *, width: float = 0.04) -> Tensor:
@@ -123,6 +132,11 @@ def loudness_envelope(sound: Tensor, sample_rate: int, times: Tensor, *, width: 
     high = ((times.double() + width / 2) * sample_rate).round().long().clamp(0, len(energy) - 1)
     power = (energy[high] - energy[low]) / (high - low).clamp(min=1)
     return (10 * torch.log10(power.clamp(min=1e-6)) + 60).clamp(min=0)
+
+
+def _check_max_lag(max_lag: float) -> None:
+    if not (np.isfinite(max_lag) and max_lag >= 0):
+        raise ValueError(f"max_lag must be a finite number of seconds, 0 or more, got {max_lag!r}")
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, step: int) -> float:

@@ -56,7 +56,7 @@ def pixel_sequence(frames: Tensor, fps: float) -> np.ndarray:
         fps: Frames per second.
 
     Returns:
-        (F, SIDE * SIDE) float32: of each instant the nearest frame.
+        (F, SIDE * SIDE) float32; between two frames, their mixture.
 
     Raises:
         ValueError: If frames are malformed, empty, or ``fps`` is not positive.
@@ -70,10 +70,12 @@ def pixel_sequence(frames: Tensor, fps: float) -> np.ndarray:
     if len(frames) == 0:
         raise ValueError("frames must have at least one picture, got none")
     count = max(1, round(len(frames) / fps * FPS))
-    nearest = (torch.arange(count) / FPS * fps).round().long().clamp(max=len(frames) - 1)
     grey = frames_to_unit(frames).mean(dim=1, keepdim=True)
-    small = torch.nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(1)[nearest]
-    return (small - small.mean(dim=0)).numpy()
+    small = torch.nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(1)
+    at = (torch.arange(count) / FPS * fps).clamp(max=len(frames) - 1)
+    before = at.floor().long()
+    mixed = torch.lerp(small[before], small[(before + 1).clamp(max=len(frames) - 1)], (at - before)[:, None])
+    return (mixed - mixed.mean(dim=0)).numpy()
 
 
 def spectrum_sequence(sound: Tensor, sample_rate: int) -> np.ndarray:

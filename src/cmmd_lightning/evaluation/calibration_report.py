@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmmd_lightning.evaluation.calibrate import PROBE, RESOLVED, worse_way
+from cmmd_lightning.evaluation.analysis import RESOLVED, worse_way
+from cmmd_lightning.evaluation.calibrate import PROBE
 from cmmd_lightning.evaluation.faults import RATES
 from cmmd_lightning.evaluation.figures import new_figure, to_data_uri
+from cmmd_lightning.evaluation.measures import is_lag
 from cmmd_lightning.evaluation.page import STYLE
 from cmmd_lightning.evaluation.report import write_whole
 
@@ -37,7 +39,7 @@ NOTE = (
     "AUROC: the probability that a clip in sync scores better than a faulty one, ties counting half; 0.5 is a coin, 1 "
     "is always. Of an offset, the worse of its two directions. *resolves*: the smallest offset from which on the AUROC "
     f"is {RESOLVED} or more, both ways. *steady*: how steadily the score falls as the offset grows, clip by clip "
-    "(minus Spearman's correlation; 1 is all the way)."
+    "(minus Spearman's correlation; 1 is all the way). *bias*: the median lag found in clips that are in sync."
 )
 
 
@@ -45,7 +47,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
     """Write ``calibration.json``, ``.md``, ``.html`` and ``.png``.
 
     Args:
-        calibration: ``provenance``, ``sets`` (name to what :func:`cmmd_lightning.evaluation.calibrate.analyse` gave)
+        calibration: ``provenance``, ``sets`` (name to what :func:`cmmd_lightning.evaluation.analysis.analyse` gave)
             and ``errors``.
         folder: Where to.
 
@@ -55,7 +57,7 @@ def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
     figure = calibration_figure(calibration["sets"])
     picture = folder / "calibration.png"
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110, metadata={"Software": None})
+    figure.savefig(picture, dpi=90, metadata={"Software": None})
     return [
         write_whole(folder / "calibration.json", json.dumps(calibration, indent=1, allow_nan=False) + "\n"),
         write_whole(folder / "calibration.md", _markdown(calibration)),
@@ -93,21 +95,29 @@ def fault_table(found: Mapping[str, Any]) -> Table:
     """Measures by faults, with heads."""
     offsets = offsets_of(found)
     faults = [fault for fault in FAULTS if fault in next(iter(found["measures"].values()))["auroc"]]
-    rows = [["measure", *(f"{offset * 1000:g} ms" for offset in offsets), "resolves", "steady", *faults]]
+    rows = [["measure", *(f"{offset * 1000:g} ms" for offset in offsets), "resolves", "steady", "bias", *faults]]
     for name, entry in found["measures"].items():
         auroc = entry["auroc"]
         cells = [f"{worse_way(auroc, offset):.2f}" for offset in offsets]
-        cells += [_resolved(entry), f"{entry['monotonicity']:.2f}"]
+        bias = "" if entry["bias"] is None else f"{entry['bias'] * 1000:+.0f} ms"
+        cells += [_resolved(entry), f"{entry['monotonicity']:.2f}", bias]
         rows.append([name, *cells, *(f"{auroc[fault]:.2f}" for fault in faults)])
     return rows
 
 
 def harmless_table(found: Mapping[str, Any]) -> Table:
-    """Measures by changes that leave a clip in sync, with heads."""
+    """Measures by changes that leave a clip in sync, with heads: the mean score, of lags its size, and the AUROC."""
     every = next(iter(found["measures"].values()))["auroc"]
     changes = [f for f in every if not f.startswith("offset") and f not in FAULTS and "," not in f]
-    rows = [["measure", *changes]]
-    return rows + [[n, *(f"{e['auroc'][c]:.2f}" for c in changes)] for n, e in found["measures"].items()]
+    rows = [["measure", "in sync", *changes]]
+    for name, entry in found["measures"].items():
+        cells = [f"{_score(name, entry['mean'][change])} ({entry['auroc'][change]:.2f})" for change in changes]
+        rows.append([name, _score(name, entry["true"]), *cells])
+    return rows
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value * 1000:.0f} ms" if is_lag(name) else f"{value:.2f}"
 
 
 def rate_table(found: Mapping[str, Any]) -> Table:
@@ -125,7 +135,7 @@ def rate_table(found: Mapping[str, Any]) -> Table:
 def _sections(found: Mapping[str, Any]) -> list[tuple[str, Table]]:
     return [
         ("Faults: higher is better", fault_table(found)),
-        ("Changes that leave a clip in sync: 0.50 is best", harmless_table(found)),
+        ("Changes that leave a clip in sync: mean score, and AUROC, of which 0.50 is best", harmless_table(found)),
         (f"{PROBE * 1000:g} ms at other frame rates: higher is better", rate_table(found)),
     ]
 
@@ -185,7 +195,7 @@ def calibration_figure(sets: Mapping[str, Any]) -> Figure:
     """AUROC over the signed offset, and by fault and change, a column for each set.
 
     Args:
-        sets: Name to what :func:`cmmd_lightning.evaluation.calibrate.analyse` gave.
+        sets: Name to what :func:`cmmd_lightning.evaluation.analysis.analyse` gave.
 
     Returns:
         The figure.
@@ -214,7 +224,7 @@ def _curves(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
             low, high = zip(*ends, strict=True)
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.axhline(0.5, color="#999999", linewidth=0.8)
-    axes.set(title=f"{name} ({found['num_clips']} clips)", ylim=(0.2, 1.03), xlabel="sound late by (ms)")
+    axes.set(title=f"{name} ({found['num_clips']} clips)", ylim=(-0.03, 1.03), xlabel="sound late by (ms)")
     axes.set_ylabel("AUROC: in sync against offset")
     axes.grid(alpha=0.3)
 
@@ -226,7 +236,8 @@ def _cells(axes: Axes, found: Mapping[str, Any]) -> None:
     values = np.array([[found["measures"][measure]["auroc"][fault] for measure in measures] for fault in faults])
     axes.imshow(values, vmin=0, vmax=1, cmap="RdYlBu", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6)
+        ink = "white" if abs(value - 0.5) > 0.42 else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=ink)
     split = sum(fault in FAULTS for fault in faults) - 0.5
     axes.axhline(split, color="black", linewidth=1.5)  # above: faults; below: changes that leave a clip in sync
     axes.set_xticks(range(len(measures)), measures, rotation=35, ha="right", fontsize=7)

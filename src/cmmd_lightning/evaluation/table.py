@@ -1,0 +1,214 @@
+"""The measures of a report as tables of its page: grouped, with units and the direction that is better."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cmmd_lightning.evaluation.measures import MAX_LAG
+
+Entry = Mapping[str, Any]
+
+
+class Measure(NamedTuple):
+    """What a page says of a measure.
+
+    Args:
+        group: Which table it stands in.
+        pattern: Of its name in the report; what it captures goes into the label.
+        label: In plain words.
+        unit: Unit or range.
+        factor: From the report's unit to the page's.
+        digits: After the point; None for four significant ones.
+    """
+
+    group: str
+    pattern: str
+    label: str
+    unit: str
+    factor: float = 1.0
+    digits: int | None = 3
+
+
+SYNCHRONY, MEANING, QUALITY = "Synchrony", "Meaning", "Quality"
+MEMORISATION, FOLDED, OTHER = "Memorisation", "Recall and precision", "Other measures"
+MEASURES = (
+    Measure(SYNCHRONY, r"event_f1@([\d.]+)ms", "Event F1 within {} ms", "0 to 1"),
+    Measure(SYNCHRONY, "event_f1@mean", "Event F1, mean over the tolerances", "0 to 1"),
+    Measure(SYNCHRONY, "event_lag", "Lag of the events", "ms", 1000, 0),
+    Measure(SYNCHRONY, "motion_loudness_correlation", "Correlation of motion and loudness", "-1 to 1"),
+    Measure(SYNCHRONY, "motion_loudness_lag", "Lag of loudness behind motion", "ms", 1000, 0),
+    Measure(SYNCHRONY, "linear_sync", "Linear synchrony", "-1 to 1"),
+    Measure(SYNCHRONY, "linear_sync_lag", "Lag by linear synchrony", "ms", 1000, 0),
+    Measure(SYNCHRONY, r"av_align\[(tempotokens-2025)\]", "AV-Align ({})", "0 to 1"),
+    Measure(SYNCHRONY, r"av_align\[(.+)\]", "AV-Align ({})", "0 or more"),
+    Measure(MEANING, "audio_visual_agreement", "Agreement of what is seen and heard", "at most 1"),
+    Measure(MEANING, "classifier_agreement", "Same class as the true sound", "0 to 1"),
+    Measure(MEANING, "classifier_kl", "Divergence of the classes (KL)", "nats"),
+    Measure(QUALITY, r"frechet_distance\[.+\]", "Frechet distance", "squared features", digits=None),
+    Measure(QUALITY, r"kernel_distance\[.+\]", "Kernel distance", "no unit", digits=None),
+    Measure(MEMORISATION, r"memorisation\[.+\]", "Nearer to training than held-out (AUROC)", "0 to 1"),
+    Measure(FOLDED, r"event_recall@([\d.]+)ms", "Event recall within {} ms", "0 to 1"),
+    Measure(FOLDED, r"event_precision@([\d.]+)ms", "Event precision within {} ms", "0 to 1"),
+)
+GROUPS = (SYNCHRONY, QUALITY, MEANING, MEMORISATION, OTHER, FOLDED)
+STATISTICS = ("pixel-statistics", "mel-statistics")
+NOTES = {
+    SYNCHRONY: "Floors: wrong partners (shuffled pairs), or as many events at random times. Ceiling: true clips through"
+    f" codec and vocoder, with a checkpoint. Of lags the mean size counts, {MAX_LAG * 1000:.0f} ms where none "
+    "is found; the histogram has their signs.",
+    MEANING: "Floor: wrong partners. Ceiling: true clips through codec and vocoder.",
+    QUALITY: "A distance compares only with others of the same extractor, weights and numbers of clips. Floor: white "
+    "noise in place of the clips. Two halves of the true clips show what a perfect generator may expect of so few. The "
+    "kernel distance is unbiased and may fall below 0 where the sets are alike.",
+    MEMORISATION: "The probability that a generated clip lies nearer to its nearest training clip than a held-out true "
+    "clip does to its own: about 0.5 is no sign of copying, 1 is every clip nearer. Distances are in standard "
+    "deviations of the features over the training clips.",
+}
+NOT_FVD = (
+    "pixel-statistics-v1 and mel-statistics-v1 are hand-made statistics that need no weights: distances by them are "
+    "not FVD and not FAD, and compare only with others by the same statistics."
+)
+
+
+def tables(metrics: Mapping[str, Any]) -> str:
+    """The measures of a task as HTML: a table for each group that has some, recall and precision folded away.
+
+    Args:
+        metrics: ``report["tasks"][task]``; what is no measure is passed over.
+
+    Returns:
+        HTML.
+
+    Example:
+        >>> entry = {"value": 0.07, "ci95": [0.06, 0.08], "floor": None, "n": 9, "higher_is_better": False}
+        >>> "<td>70</td><td>60 to 80</td>" in tables({"event_lag": entry})
+        True
+    """
+    found: dict[str, list[tuple[Measure, str, Entry]]] = {}
+    for name, entry in metrics.items():
+        if isinstance(entry, Mapping) and "value" in entry:
+            measure = measure_of(name)
+            found.setdefault(measure.group, []).append((measure, name, entry))
+    return "\n".join(_group(group, found[group]) for group in GROUPS if group in found)
+
+
+def measure_of(name: str) -> Measure:
+    """What a page says of the measure of that name."""
+    for measure in MEASURES:
+        if match := re.fullmatch(measure.pattern, name):
+            return measure._replace(label=measure.label.format(*match.groups()))
+    return Measure(OTHER, name, name, "")
+
+
+def _group(group: str, rows: Sequence[tuple[Measure, str, Entry]]) -> str:
+    notes = [NOTES[group]] if group in NOTES else []
+    notes += dict.fromkeys(filter(None, (_judge(entry) for _, _, entry in rows)))
+    if group == QUALITY and any(str(entry.get("extractor", "")).startswith(STATISTICS) for _, _, entry in rows):
+        notes.append(NOT_FVD)
+    table = _table(rows, COLUMNS.get(group, COLUMNS[SYNCHRONY]))
+    body = table + "".join(f'\n<p class="note">{html.escape(note)}</p>' for note in notes)
+    if group == FOLDED:
+        return f"<details><summary>{group}</summary>\n{body}</details>"
+    return f"<h3>{group}</h3>\n{body}"
+
+
+def _table(rows: Sequence[tuple[Measure, str, Entry]], columns: Mapping[str, Column]) -> str:
+    """A table without the columns in which no row has anything."""
+    cells = {head: [column(measure, entry) for measure, _, entry in rows] for head, column in columns.items()}
+    heads = [head for head in cells if any(cells[head])]
+    lines = [
+        '<div class="wide"><table>',
+        "<tr><th>measure</th>" + "".join(f"<th>{html.escape(head)}</th>" for head in heads) + "</tr>",
+    ]
+    for i, (measure, name, _) in enumerate(rows):
+        code = "" if name == measure.label else f" <code>{html.escape(name)}</code>"
+        values = "".join(f"<td>{html.escape(cells[head][i])}</td>" for head in heads)
+        lines.append(f"<tr><td>{html.escape(measure.label)}{code}</td>{values}</tr>")
+    return "\n".join([*lines, "</table></div>"])
+
+
+def _judge(entry: Entry) -> str:
+    """What judged the clips: its name, the beginning of its weights' hash, the size and number of its rows."""
+    name = entry.get("extractor", entry.get("classifier"))
+    if name is None:
+        return ""
+    weights = str(entry.get("weights", "not known"))
+    facts = ["no weights" if weights == "none" else f"weights {weights[:12]}"]
+    if "num_features" in entry:
+        facts.append(f"{entry['num_features']} values a row")
+    if "rows" in entry:
+        facts.append("{} generated and {} true rows".format(*entry["rows"]))
+        if min(entry["rows"]) <= entry.get("num_features", 0):
+            facts.append("fewer rows than values, which makes the Frechet distance too large")
+    kind = "Extractor" if "extractor" in entry else "Classifier"
+    return f"{kind} {name}: {', '.join(facts)}."
+
+
+def _number(measure: Measure, value: float | None) -> str:
+    if value is None:
+        return ""
+    scaled = value * measure.factor
+    if measure.digits is None:
+        return f"{scaled:,.0f}" if abs(scaled) >= 1000 else f"{scaled:.4g}"
+    return f"{scaled:.{measure.digits}f}"
+
+
+Column = Callable[[Measure, Entry], str]
+
+
+def _of(key: str) -> Column:
+    return lambda measure, entry: _number(measure, entry.get(key))
+
+
+def _interval(measure: Measure, entry: Entry) -> str:
+    interval = entry.get("ci95")
+    return "" if interval is None else " to ".join(_number(measure, end) for end in interval)
+
+
+def _better(measure: Measure, entry: Entry) -> str:
+    return "higher" if entry.get("higher_is_better", True) else "lower"
+
+
+def _counts(*keys: str) -> Column:
+    return lambda _, entry: " / ".join(str(entry[key]) for key in keys if key in entry)
+
+
+FIRST: dict[str, Column] = {
+    "unit or range": lambda measure, _: measure.unit,
+    "better": _better,
+    "value": _of("value"),
+    "95 % interval": _interval,
+}
+COLUMNS: dict[str, dict[str, Column]] = {
+    SYNCHRONY: {
+        **FIRST,
+        "floor: shuffled": _of("floor"),
+        "floor: random": _of("floor_random"),
+        "ceiling": _of("ceiling"),
+        "clips": _counts("n"),
+    },
+    MEANING: {
+        **FIRST,
+        "floor: shuffled": _of("floor"),
+        "ceiling": _of("ceiling"),
+        "clips": _counts("n"),
+    },
+    QUALITY: {
+        **FIRST,
+        "floor: noise": _of("floor"),
+        "two true halves": _of("reference_halves"),
+        "ceiling": _of("ceiling"),
+        "generated / true": _counts("n", "n_reference"),
+    },
+    MEMORISATION: {
+        **FIRST,
+        "median distance": _of("generated_median"),
+        "of held-out": _of("held_out_median"),
+        "below their 1st percentile": _of("share_below_1st_percentile"),
+        "5th percentile": _of("share_below_5th_percentile"),
+        "generated / held-out / training": _counts("n", "n_held_out", "n_training"),
+    },
+}
