@@ -45,3 +45,22 @@ def test_two_processes_equal_one(clip_folder, tmp_path):
     for name in ("state_dict", "current_model_state"):
         for key, expected in states[0][name].items():
             torch.testing.assert_close(states[1][name][key], expected, atol=1e-5, rtol=0, msg=f"{name} {key}")
+
+
+def test_two_processes_prepare_each_file_once(clip_folder, tmp_path):
+    script = Path(__file__).with_name("prepare_run.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    cache = tmp_path / "cache"
+    done = subprocess.run(
+        [sys.executable, str(script), str(clip_folder), str(cache), "2"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = [json.loads((tmp_path / f"written-{rank}.json").read_text()) for rank in range(2)]
+    assert [len(names) for names in written] == [4, 4]
+    assert sorted(written[0] + written[1]) == sorted(path.name for path in cache.rglob("*.safetensors"))
+    entries = json.loads((cache / "doctor.json").read_text())
+    assert len(entries) == 8
+    assert all(finding["kind"] != "not_prepared" for entry in entries for finding in entry["findings"])

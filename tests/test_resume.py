@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback
 from tiny_training import Losses, build_data, build_model, build_trainer
 
 from cmmd_lightning import CMMD
 from cmmd_lightning.checkpoint import StepCheckpoint, mend_progress
 from cmmd_lightning.ema import EMA
+from cmmd_lightning.resume_flags import find_checkpoint
+from cmmd_lightning.watch import Watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -182,6 +185,131 @@ def test_the_last_step_is_kept_whatever_the_interval(uninterrupted, clip_folder,
     assert [checkpoint["global_step"] for checkpoint in kept] == [5, 5]
     (tmp_path / "kept" / "cmmd.ckpt").rename(tmp_path / "step=5.ckpt")
     check(tmp_path, clip_folder, uninterrupted, stopped, 5)
+
+
+class Clock(Callback):
+    """Time goes by in training batches only; and what is written when."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.seconds, self.written = 1000.0, seconds, []
+        monkeypatch.setattr("cmmd_lightning.checkpoint.time.monotonic", lambda: self.now)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.now += self.seconds
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self.written.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"every_minutes": 2.0}, [3, 6, 8]),  # after 135 s each; and the end
+        ({"every_minutes": 2.0, "every_n_train_steps": 4}, [3, 4, 7, 8]),  # the clock starts anew with each writing
+        ({"every_n_train_steps": 3}, [3, 6, 8]),
+    ],
+)
+def test_checkpoints_by_time_and_by_step(settings, steps, uninterrupted, clip_folder, tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, 45.0)
+    keeper = StepCheckpoint(str(tmp_path / "kept"), **{"every_n_train_steps": 100, **settings})
+    run(tmp_path, clip_folder, clock, keeper, every=100)
+    assert sorted(set(clock.written)) == steps
+    assert len(clock.written) == 2 * len(steps)  # cmmd.ckpt and last.ckpt
+
+
+def test_some_checkpoints_stay(clip_folder, tmp_path):
+    keeper = StepCheckpoint(None, every_n_train_steps=2, keep_every_n_steps=4)
+    run(tmp_path, clip_folder, keeper, every=100)
+    kept = {path.name: load(path)["global_step"] for path in tmp_path.glob("*.ckpt")}
+    assert kept == {"cmmd.ckpt": 8, "last.ckpt": 8, "cmmd-step=4.ckpt": 4, "cmmd-step=8.ckpt": 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"every_minutes": 0.0}, r"every_minutes: expected a positive number, got 0\.0"),
+        ({"every_n_train_steps": 4, "keep_every_n_steps": 6}, r"keep_every_n_steps as a multiple, got 4 and 6"),
+    ],
+)
+def test_intervals_that_make_no_sense_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        StepCheckpoint(**settings)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_optimizer_step", "on_validation_batch_start"])
+def test_sigterm_with_everything_in_place(hook, uninterrupted, clip_folder, tmp_path):
+    """Watch, and checkpoints by step and time: what SIGTERM leaves goes on exactly."""
+    keeper = StepCheckpoint(str(tmp_path / "kept"), every_n_train_steps=4, every_minutes=30.0)
+    stop, stopped = Stop(hook, 0 if "validation" in hook else 4, sigterm), Losses()
+    with pytest.raises(SystemExit):
+        run(tmp_path, clip_folder, stop, stopped, Watch(every_n_steps=3), keeper, every=100)
+    at = 5 if "validation" not in hook else 3
+    files = sorted(tmp_path.glob("kept/*.ckpt"))
+    assert [load(path)["global_step"] for path in files] == [at, at]
+    files[1].rename(tmp_path / f"step={at}.ckpt")
+    stopped.train = uninterrupted[0].train[:at]
+    check(tmp_path, clip_folder, uninterrupted, stopped, at)
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> Path:
+    """A SLURM job of one process; gives the file in which ``scontrol`` notes how it was called."""
+    calls = tmp_path / "bin" / "calls"
+    calls.parent.mkdir()
+    scontrol = calls.with_name("scontrol")
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{calls.parent}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": 17, "NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    return calls
+
+
+def requeue() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("hook", "nth", "at"),
+    [
+        ("on_train_batch_start", 4, 5),
+        ("on_before_optimizer_step", 4, 5),  # inside of the step
+        ("on_validation_batch_start", 0, 3),
+    ],
+)
+def test_a_requeued_slurm_job_goes_on_exactly(hook, nth, at, slurm, uninterrupted, clip_folder, tmp_path, monkeypatch):
+    """The signal comes anywhere; the checkpoint is that of the end of the batch, and the job is requeued once."""
+    keeper = StepCheckpoint(None, every_n_train_steps=100)
+    job = {"plugins": [SLURMEnvironment(auto_requeue=True, requeue_signal=signal.SIGUSR1)], "max_steps": at + 2}
+    run(tmp_path, clip_folder, Stop(hook, nth, requeue), Watch(), keeper, every=100, **job)
+    assert slurm.read_text() == "requeue 17\n"
+    left = load(tmp_path / "hpc_ckpt_1.ckpt")
+    assert left["global_step"] == at
+    # the job was killed thereafter
+    for path in (tmp_path / "cmmd.ckpt", tmp_path / "last.ckpt"):
+        path.unlink()
+    trainer = {"callbacks": [{"init_args": {"dirpath": None}}], "default_root_dir": str(tmp_path)}
+    found = find_checkpoint("last", "fit", type("Settings", (dict,), {"__getattr__": dict.get})(trainer))
+    assert found == str(tmp_path / "hpc_ckpt_1.ckpt")
+    losses, final = uninterrupted
+    for ckpt_path in (found, "hpc"):
+        rest = run(tmp_path, clip_folder, resume=ckpt_path)
+        assert rest.train == losses.train[at:]
+        assert rest.val == [one for one in losses.val if one[0] > at or (one[0] == at and "validation" in hook)]
+        end = load(tmp_path / f"step={STEPS}.ckpt")
+        assert differences({name: end[name] for name in STATES}, {name: final[name] for name in STATES}) == []
+
+
+def test_the_last_checkpoint_is_the_newest(tmp_path):
+    trainer = {"callbacks": [{"init_args": {"dirpath": None}}], "default_root_dir": str(tmp_path)}
+    settings = type("Settings", (dict,), {"__getattr__": dict.get})(trainer)
+    assert find_checkpoint("last", "fit", settings) is None
+    for age, name in [(30, "checkpoints/last.ckpt"), (20, "hpc_ckpt_1.ckpt"), (10, "last.ckpt")]:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+        assert find_checkpoint("last", "fit", settings) == str(path)
 
 
 def test_interrupted_twice(uninterrupted, clip_folder, tmp_path):

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cmmd_lightning.preemption import DeferredSignals, agreed, may_ask
+
 
 class StepCheckpoint(ModelCheckpoint):
-    """One checkpoint, kept up to date by step, and ``last.ckpt`` beside it.
+    """One checkpoint, kept up to date by step and by time, and ``last.ckpt`` beside it.
 
-    Written every so many steps, on Ctrl-C and SIGTERM, and at the end of training.
+    Written every so many steps, every so many minutes, on Ctrl-C and SIGTERM, and at the end of training.
     ``fit --ckpt_path last`` goes on from it. (Lightning's own, with steps as its interval, leaves out what
-    came after the last whole interval.)
+    came after the last whole interval.) A SLURM requeue signal is answered between two batches, by all processes at
+    the same one, so that its ``hpc_ckpt_N.ckpt`` resumes exactly too; see `DeferredSignals`.
 
     Args:
-        dirpath: Folder; None is the logger's.
+        dirpath: Folder; None is the trainer's ``default_root_dir``.
         filename: Name without ``.ckpt``.
         every_n_train_steps: Steps between writings.
+        every_minutes: Minutes after a writing when the next is due at the latest; None is never.
+        keep_every_n_steps: Every so many steps, a multiple of ``every_n_train_steps``, one more is written that stays,
+            ``FILENAME-step=N.ckpt``; None is none.
+
+    Raises:
+        ValueError: If an interval is not positive, or no multiple.
     """
 
-    def __init__(self, dirpath: str | None = None, filename: str = "cmmd", every_n_train_steps: int = 1000) -> None:
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        filename: str = "cmmd",
+        every_n_train_steps: int = 1000,
+        every_minutes: float | None = None,
+        keep_every_n_steps: int | None = None,
+    ) -> None:
+        if every_minutes is not None and every_minutes <= 0:
+            raise ValueError(f"StepCheckpoint.every_minutes: expected a positive number, got {every_minutes}")
+        if every_n_train_steps < 1 or (keep_every_n_steps or every_n_train_steps) % every_n_train_steps:
+            raise ValueError(
+                "StepCheckpoint: expected every_n_train_steps of at least 1, and keep_every_n_steps as a multiple, "
+                f"got {every_n_train_steps} and {keep_every_n_steps}"
+            )
         super().__init__(
             dirpath=dirpath,
             filename=filename,
@@ -31,12 +55,69 @@ class StepCheckpoint(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,
         )
+        self.every_minutes, self.keep_every_n_steps = every_minutes, keep_every_n_steps
+        self.is_good: Callable[[], bool] = lambda: True
+        """Asked by all processes before anything is written; `Watch` answers it."""
+        self._signals: DeferredSignals | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds its folder."""
+        if self.dirpath is None:
+            self.dirpath = trainer.default_root_dir
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock starts; signals that would end the job are held back until a batch is done."""
+        super().on_train_start(trainer, pl_module)
+        self._signals = DeferredSignals(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes what is due by step or by the clock; then obeys signals."""
+        if trainer.global_step % self._every_n_train_steps == 0 or (may_ask(trainer) and self._is_time(trainer)):
+            self.save_now(trainer)
+        if self._signals is not None and may_ask(trainer):
+            self._signals.obey(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Obeys signals: a validation may be longer than a cluster waits."""
+        if self._signals is not None and not trainer.sanity_checking:
+            self._signals.obey(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes what came after the last whole interval."""
-        if self._last_global_step_saved != trainer.global_step and not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, {})
-            self._save_last_checkpoint(trainer, {})
+        self.save_now(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes where the training stands, unless that is not good."""
+        if self._should_save_on_exception(trainer) and self.is_good():
+            super().on_exception(trainer, pl_module, exception)
+
+    def save_now(self, trainer: Trainer) -> None:
+        """Writes where the training stands, between two steps; nothing where that was done or is not good."""
+        if self._should_skip_saving_checkpoint(trainer) or not self.is_good():
+            return
+        step = trainer.global_step
+        if self.keep_every_n_steps and step % self.keep_every_n_steps == 0:
+            trainer.save_checkpoint(f"{self.dirpath}/{self.filename}-step={step}.ckpt")
+        self._save_topk_checkpoint(trainer, {})
+        self._save_last_checkpoint(trainer, {})
+        self._last_time_checked = time.monotonic()
+
+    def _is_time(self, trainer: Trainer) -> bool:
+        if self.every_minutes is None:
+            return False
+        passed = time.monotonic() - (self._last_time_checked or time.monotonic())
+        return agreed(trainer, passed >= 60 * self.every_minutes)
 
 
 class ExactResume(LightningModule):

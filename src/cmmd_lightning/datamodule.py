@@ -1,9 +1,10 @@
-"""AudioVideoDataModule: a folder of media files as training, validation and test data."""
+"""AudioVideoDataModule: a folder of media files, or a known corpus, as training, validation and test data."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +15,17 @@ from torch.utils.data import DataLoader
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
 from cmmd_lightning.codecs.quality import frame_round_trip, sound_round_trip
+from cmmd_lightning.data.aist import aist_sources
 from cmmd_lightning.data.cache import Cache
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.dataset import ClipDataset
+from cmmd_lightning.data.doctor import DEFAULT_EXCLUDE, FindingKind, examine, summary, write_report
+from cmmd_lightning.data.epic_sounds import epic_sounds_sources
 from cmmd_lightning.data.frames import FrameDataset
+from cmmd_lightning.data.grid import grid_sources
 from cmmd_lightning.data.negatives import NegativeSpec
 from cmmd_lightning.data.prepare import PrepareReport, prepare
+from cmmd_lightning.data.segments import segment_sources
 from cmmd_lightning.data.sources import Source, folder_sources, of_split
 from cmmd_lightning.data.statistics import Statistics, measure_statistics
 from cmmd_lightning.data.stream import StreamSampler
@@ -30,15 +36,26 @@ logger = logging.getLogger(__name__)
 
 
 class AudioVideoDataModule(pl.LightningDataModule):
-    """Clips of picture and sound from a folder of media files.
+    """Clips of picture and sound from a folder of media files or from a corpus as its owners ship it.
 
-    ``prepare_data`` fills the cache of latents and log-Mels (``cmmd prepare`` does the same beforehand, on several
-    machines if wanted). Training batches come from an endless stream indexed by the trainer's step, so a resumed run
-    sees what an uninterrupted one sees, and several processes what one would: give the trainer ``max_steps``, and
-    validate by ``val_check_interval`` with ``check_val_every_n_epoch=None``.
+    The cache of latents and log-Mels is filled before training, by each process of the trainer on its own device a
+    share of the files (``cmmd prepare`` does the same beforehand, on several machines if wanted). What the doctor
+    excludes (``doctor.md`` in the cache's folder) enters no split. Training batches come from an endless stream indexed
+    by the trainer's step, so a resumed run sees what an uninterrupted one sees, and several processes what one would:
+    give the trainer ``max_steps``, and validate by ``val_check_interval`` with ``check_val_every_n_epoch=None``.
 
     Args:
-        root: Folder of media; ``train``, ``val`` and ``test`` subfolders are the splits, else files are split by hash.
+        root: Folder of the media.
+        source: What lies there. ``folder``: any videos; subfolders ``train``, ``val`` and ``test`` are the splits, else
+            files are split by hash. ``aist``, ``epic_sounds``, ``grid``: see `aist_sources`, `epic_sounds_sources`,
+            `grid_sources`.
+        annotations: Of ``aist`` (split lists, ignore list) and ``epic_sounds`` (CSV files): their folder, or their
+            paths by ``train``, ``val``, ``test`` and, for ``aist``, ``ignore``. None: ``aist`` is split by its test
+            music, ``epic_sounds`` has them in ``root``.
+        cameras: Of ``aist``: one camera, several, or ``all``.
+        segments: Of ``folder``: a CSV file of stretches with splits, labels and periods, see `segment_sources`.
+        short_segments: Of ``epic_sounds``: whether segments shorter than a clip are widened or dropped.
+        max_segment_seconds: Of ``epic_sounds``: longer segments are cut to so many seconds; None keeps them whole.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
         item: ``clip``: latents and log-Mel with wrong partners, for `CMMD`. ``frame``: pictures, for the frame VAE.
         clip: Lengths and rates; as the model's.
@@ -48,11 +65,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         num_workers: Loader processes (and decoding processes of `prepare`).
         frames_per_item: Frames of one item where ``item`` is ``frame``.
         clips_per_source: Validation clips per file; None tiles each file.
-        val_fraction: Share of files for validation where there are no subfolders.
+        val_fraction: Share of files for validation, where nothing else states the splits.
         test_fraction: Likewise for testing.
-        render_scene: A procedural scene that is rendered into ``root`` where that holds no media; None for none.
+        render_scene: Of ``folder``: a procedural scene that is rendered into ``root`` where that holds no media.
         render_clips: Clips rendered for train, val and test.
         seed: Seed of everything random in the data; the model's, for one run.
+        exclude: Of ``clip`` items: what excludes a source from every split, besides that it cannot be used; see
+            `examine`. Nothing is deleted.
     """
 
     def __init__(
@@ -72,9 +91,21 @@ class AudioVideoDataModule(pl.LightningDataModule):
         render_scene: Literal["bounce", "dance"] | None = None,
         render_clips: tuple[int, int, int] = (48, 8, 8),
         seed: int = 0,
+        source: Literal["folder", "aist", "epic_sounds", "grid"] = "folder",
+        annotations: dict[str, str] | str | None = None,
+        cameras: list[str] | str = "c01",
+        segments: str | None = None,
+        short_segments: Literal["widen", "drop"] = "widen",
+        max_segment_seconds: float | None = None,
+        exclude: tuple[FindingKind, ...] = DEFAULT_EXCLUDE,
     ) -> None:
         super().__init__()
+        if segments is not None and source != "folder":
+            raise ValueError(f"AudioVideoDataModule: expected segments with source folder, got source {source}")
         self.root, self.item = root, item
+        self.source, self.annotations, self.cameras, self.segments = source, annotations, cameras, segments
+        self.short_segments, self.max_segment_seconds = short_segments, max_segment_seconds
+        self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
         self.codec = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
@@ -82,6 +113,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.render_scene, self.render_clips, self.seed = render_scene, render_clips, seed
+        self._sources: list[Source] | None = None
         self.statistics: Statistics | None = None
         self.generation: GenerationSpec | None = None
         self.datasets: dict[str, ClipDataset | FrameDataset] = {}
@@ -89,27 +121,51 @@ class AudioVideoDataModule(pl.LightningDataModule):
     # ---- preparation
 
     def sources(self) -> list[Source]:
-        """The sources of all splits.
+        """The sources of all splits, which are looked for once.
 
         Raises:
-            ValueError: If ``root`` holds no media.
+            ValueError: If ``root`` or the annotations do not hold what they should.
         """
-        return folder_sources(
-            self.root, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.seed
-        )
+        if self._sources is None:
+            self._sources = self._find_sources()
+        return list(self._sources)
 
-    def prepare(self, shard: tuple[int, int] = (1, 1)) -> PrepareReport:
+    def _find_sources(self) -> list[Source]:
+        if self.source == "epic_sounds":
+            return epic_sounds_sources(
+                self.root,
+                clip_seconds=self.clip.duration,
+                annotations=self.annotations,
+                short_segments=self.short_segments,
+                max_seconds=self.max_segment_seconds,
+            )
+        val, test, seed = self.val_fraction, self.test_fraction, self.seed
+        if self.source == "aist":
+            return aist_sources(
+                self.root, cameras=self.cameras, annotations=self.annotations, val_fraction=val, seed=seed
+            )
+        if self.source == "grid":
+            return grid_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
+        if self.segments is not None:
+            return segment_sources(self.root, self.segments, val_fraction=val, test_fraction=test, seed=seed)
+        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
+
+    def prepare(
+        self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
+    ) -> PrepareReport:
         """Renders the data where that was asked for, and fills the cache; what is there already is kept.
 
         Args:
             shard: (i, n), to take the i-th of n shares of the files.
+            device: Where to encode; None is the first GPU where there is one.
+            progress: Whether to show a progress bar.
 
         Returns:
             What was done; files that could not be used are listed with the reason.
         """
         self._render()
         codec, mel = self._codecs()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return prepare(
             self.sources(),
             self.clip,
@@ -119,6 +175,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             shard=shard,
             device=device,
+            progress=progress,
+            exclude=self.exclude,
         )
 
     def round_trip(self, count: int = 4) -> tuple[int, float, float] | None:
@@ -157,15 +215,46 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """What training needs on disk; called by the trainer on one process."""
         if self.generation is not None:
             return
-        if self.item == "frame":
-            self._render()
+        if self.item == "frame" or self._num_processes() > 1:
+            self._render()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
         if report.failed:
             logger.warning("%s: %d files were left out, see above", self.root, len(report.failed))
 
+    def _num_processes(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def _prepare_together(self) -> None:
+        """Each process prepares its share of the files on its own device, and waits for the others."""
+        assert self.trainer is not None
+        rank, device = self.trainer.global_rank, str(self.trainer.strategy.root_device)
+        self.prepare((rank + 1, self._num_processes()), device=device, progress=rank == 0)
+        # A group of its own, for its time limit: that of the trainer's is made for training steps.
+        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+        torch.distributed.monitored_barrier(group)
+        torch.distributed.destroy_process_group(group)
+
+    def _kept(self, cache: Cache) -> list[Source]:
+        """The sources that the doctor does not exclude; of several processes, the first writes the whole report."""
+        diagnoses = examine(self.sources(), cache, exclude=self.exclude)
+        if self._num_processes() > 1 and self.trainer is not None and self.trainer.is_global_zero:
+            write_report(diagnoses, cache)
+            logger.info("%s", summary(diagnoses))
+        # What is not prepared is for the dataset to name.
+        out = {d.source.key for d in diagnoses if not d.kept and d.findings[0].kind != "not_prepared"}
+        kept = [source for source in self.sources() if source.key not in out]
+        if out and not of_split(kept, "train") and of_split(self.sources(), "train"):
+            report = cache.cache_dir / "doctor.md"
+            raise ValueError(f"{self.root}: expected sources to train on, got none that the doctor keeps; see {report}")
+        return kept
+
     def _render(self) -> None:
-        if self.render_scene is None or (Path(self.root).is_dir() and find_media([self.root])):
+        if (
+            self.render_scene is None
+            or self.source != "folder"
+            or (Path(self.root).is_dir() and find_media([self.root]))
+        ):
             return
         from cmmd_lightning.procedural import render
 
@@ -196,7 +285,10 @@ class AudioVideoDataModule(pl.LightningDataModule):
         sources = self.sources()
         cache: Cache | None = None
         if self.item == "clip":
+            if self._num_processes() > 1:
+                self._prepare_together()
             cache = Cache(self.cache_dir, self.clip, *self._codecs())
+            sources = self._kept(cache)
         for split in splits:
             chosen = of_split(sources, split)
             if not chosen and split != "train":

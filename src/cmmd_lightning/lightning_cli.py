@@ -90,7 +90,10 @@ class CMMDCLI(LightningCLI):
         class_path = stored.pop("_class_path")
         known = signature(getattr(cmmd_lightning, class_path.rpartition(".")[2])).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
-        refuse_overruled(flags_of(self.typed, "model"), stored, self.checkpoint)
+        flags = flags_of(self.typed, "model")
+        if found:  # the same command again: where the codec came from is not in the checkpoint, the codec is
+            flags.pop("codec.path", None)
+        refuse_overruled(flags, stored, self.checkpoint)
         if found and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)

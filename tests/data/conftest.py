@@ -8,6 +8,7 @@ from data_fixtures import CLIP, Prepared, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
 from cmmd_lightning.data import Cache, Source, folder_sources, prepare
+from cmmd_lightning.procedural import render
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,13 @@ def prepare_into(media_folder: Path) -> Callable[..., Prepared]:
 def prepared(prepare_into: Callable[..., Prepared], tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The media folder, prepared."""
     return prepare_into(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One rendered clip of 4 s, 32x32, without its sidecar."""
+    folder = tmp_path_factory.mktemp("rendered")
+    settings = {"duration": 4.0, "fps": 25.0, "height": 32, "width": 32}
+    (path,) = render("dance", folder, 1, 0, num_workers=0, progress=False, **settings)  # type: ignore[arg-type]
+    path.with_suffix(".json").unlink()
+    return path

@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -98,8 +100,15 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_live_ones_kept(cac
     (folder / "old").write_bytes(b"x")
     (folder / "new").write_bytes(b"x")
     os.utime(folder / "old", (0, 0))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    own = Path(cache.writer("ab12", 1, 1, (1, 1, 1)).temporary)
+    dead = own.with_name(f"{own.name.rpartition('.')[0]}.{ended.pid}")
+    elsewhere = own.with_name(f"ab12.another-machine.{ended.pid}")
+    for path in (dead, elsewhere):
+        path.write_bytes(b"x")
     cache.remove_leftovers()
-    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert {path.name for path in folder.iterdir()} == {"new", own.name, elsewhere.name}
 
 
 def test_the_key_follows_content_span_codec_rates_and_mel_and_nothing_else(tmp_path: Path) -> None:

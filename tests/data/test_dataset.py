@@ -74,6 +74,7 @@ def test_shapes_and_types(dataset: ClipDataset) -> None:
         "position": ((), torch.int64),
         "index": ((), torch.int64),
         "source": ((), torch.int64),
+        "label": ((), torch.int64),
         "start": ((), torch.float32),
     }
     assert (int(example["position"]), int(example["index"])) == (5, 2)

@@ -1,19 +1,24 @@
 import logging
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from data_fixtures import CLIP, Prepared, entry_bytes, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
-from cmmd_lightning.data import Cache, Source, folder_sources, prepare
+from cmmd_lightning.data import Cache, Source, folder_sources, measure_statistics, prepare
 from cmmd_lightning.data.decode import iter_mel
+from cmmd_lightning.data.entry import EntryWriter
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 
 Run = Callable[..., Prepared]
@@ -116,16 +121,16 @@ def test_a_run_that_was_stopped_is_resumed(
     error: BaseException,
     num_workers: int,
 ) -> None:
-    write, written = Cache.write, []
+    finish, written = Cache.finish, []
 
-    def stop_at_the_fourth(self: Cache, key: str, *args: object, **kwargs: object) -> None:
+    def stop_at_the_fourth(self: Cache, writer: EntryWriter, **settings: Any) -> None:
         if len(written) == 3:
             raise error
-        write(self, key, *args, **kwargs)  # type: ignore[arg-type]
-        written.append(key)
+        finish(self, writer, **settings)
+        written.append(writer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Cache, "write", stop_at_the_fourth)
+        patch.setattr(Cache, "finish", stop_at_the_fourth)
         with pytest.raises(type(error)):
             prepare_into(tmp_path, num_workers=num_workers, batch_size=8)
     assert len(entry_bytes(tmp_path)) == 3
@@ -137,37 +142,52 @@ def test_a_run_that_was_stopped_is_resumed(
     assert prepare_into(tmp_path).report.prepared == []
 
 
-def test_a_run_that_was_killed_is_resumed(
-    prepared: Prepared, prepare_into: Run, media_folder: Path, tmp_path: Path
-) -> None:
-    """kill -9 while it is at work: what is there is whole, and what is left is done."""
-    program = f"""
-import time
+PREPARE = """
+import sys
 from data_fixtures import CLIP, mel_of
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
-from cmmd_lightning.data import Cache, folder_sources, prepare
+from cmmd_lightning.data import folder_sources, prepare
 
-write = Cache.write
-
-def slowly(self, *args, **kwargs):
-    write(self, *args, **kwargs)
-    time.sleep(0.2)
-
-Cache.write = slowly
-sources = folder_sources({str(media_folder)!r})
-prepare(sources, CLIP, build_frame_codec(CodecConfig()), mel_of(CLIP), {str(tmp_path)!r}, num_workers=2, batch_size=8)
+prepare(
+    folder_sources(sys.argv[1]), CLIP, build_frame_codec(CodecConfig()), mel_of(CLIP), sys.argv[2], num_workers=2,
+    batch_size=8, progress=False,
+)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
-    while process.poll() is None and len(list(tmp_path.rglob("*.safetensors"))) < 2:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    left = entry_bytes(tmp_path)
-    whole = entry_bytes(prepared.cache.cache_dir)
-    assert 2 <= len(left) < 7
-    assert left.items() <= whole.items()
-    assert len(prepare_into(tmp_path).report.reused) == len(left)
-    assert entry_bytes(tmp_path) == whole
+
+
+def test_kill_nine_leaves_no_trace(media_folder: Path, prepare_into: Run, tmp_path: Path) -> None:
+    """24 sources, 4 kills of the whole process group at random moments: the cache is that of an undisturbed run."""
+    folder = tmp_path / "media"
+    for number in range(24):
+        write_clip(folder / f"clip_{number:02}.mp4", 1.0 + 0.1 * number, 50 + number)
+    (folder / "broken.mp4").write_bytes((folder / "clip_20.mp4").read_bytes()[:3000])
+    sources = folder_sources(str(folder))
+    whole = prepare_into(tmp_path / "whole", sources)
+    cache, rng = tmp_path / "killed", random.Random(0)
+    entries = cache / "entries"
+    done: dict[str, int] = {}
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(folder), str(cache)], cwd=Path(__file__).parent, start_new_session=True
+        )
+        seen = len(done)
+        while process.poll() is None and len(list(entries.rglob("*.safetensors"))) <= seen:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        found = {path.name: path.stat().st_mtime_ns for path in entries.rglob("*.safetensors")}
+        assert done.items() <= found.items()  # nothing that was done is done again
+        done = found
+    assert entry_bytes(cache).items() <= entry_bytes(tmp_path / "whole").items()
+    made = prepare_into(cache, sources)
+    assert sorted(made.report.prepared + made.report.reused) == whole.report.prepared
+    assert len(made.report.reused) >= len(done)
+    assert list((cache / "temporary").iterdir()) == []
+    assert entry_bytes(cache) == entry_bytes(tmp_path / "whole")
+    assert (cache / "doctor.json").read_bytes() == (tmp_path / "whole" / "doctor.json").read_bytes()
+    keys = [whole.cache.key(source) for source in sources if source.key in whole.report.prepared]
+    assert measure_statistics(made.cache, keys) == measure_statistics(whole.cache, keys)
 
 
 def test_a_damaged_entry_is_made_again(prepared: Prepared, prepare_into: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cmmd_lightning.data import Source, folder_sources, of_split
+from cmmd_lightning.data.sources import hashed_splits
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -76,3 +77,25 @@ def test_errors_name_what_was_expected(tmp_path: Path) -> None:
         Source("a.mp4", "a", "train", start=2.0, stop=1.0)
     with pytest.raises(ValueError, match="positive period"):
         Source("a.mp4", "a", "train", period=0.0)
+
+
+def test_a_source_checks_its_class_index_and_splits_their_fractions() -> None:
+    with pytest.raises(ValueError, match=r"a.mp4: expected a class index from 0, got -1"):
+        Source("a.mp4", "a", "train", class_index=-1)
+    with pytest.raises(ValueError, match=r"fractions >= 0 with a sum below 1, got val -0.1 and test 0"):
+        hashed_splits(["a"], val_fraction=-0.1, test_fraction=0)
+
+
+def test_hashed_splits_are_of_names_alone() -> None:
+    names = [f"name {number}" for number in range(1000)]
+    splits = hashed_splits(names, val_fraction=0.2, test_fraction=0.1, seed=3)
+    assert hashed_splits(reversed(names), val_fraction=0.2, test_fraction=0.1, seed=3) == splits
+    some = hashed_splits(names[:100], val_fraction=0.2, test_fraction=0.1, seed=3)
+    assert some == {name: splits[name] for name in names[:100]}
+    counts = [list(splits.values()).count(split) for split in ("train", "val", "test")]
+    assert sum(counts) == 1000
+    # Four standard deviations of a binomial count.
+    assert abs(counts[1] - 200) < 51
+    assert abs(counts[2] - 100) < 38
+    assert hashed_splits(["only"], val_fraction=1e-9) == {"only": "train"}
+    assert hashed_splits([], val_fraction=0.5) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from cmmd_lightning.codecs import FrameCodec
-from cmmd_lightning.data.cache import Cache
-from cmmd_lightning.data.decode import Begin, Failed, FramesPiece, MelPiece, Piece
+from cmmd_lightning.data.cache import Cache, FailureRecord
+from cmmd_lightning.data.decode import Begin, End, Failed, FramesPiece, MelPiece, Piece
+from cmmd_lightning.data.entry import EntryWriter
+from cmmd_lightning.data.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Written:
 
 
 class Assembler:
-    """Takes pieces of any number of sources, intermixed, and writes an entry when its last piece is encoded.
+    """Takes pieces of any number of sources, intermixed, and writes them to their entries as they are encoded.
+
+    What is held in memory are the frames that wait for a batch. An entry appears in the cache when its last piece is
+    written; ``close`` removes those that are not finished.
 
     Every batch has exactly ``batch_size`` frames, the last filled up with zeros: a network may round differently for
     batches of different sizes, but not for different company in a batch, so an entry's bytes do not depend on what
@@ -61,26 +67,40 @@ class Assembler:
         self.cache, self.codec, self.jobs = cache, codec, jobs
         self.batch_size, self.device = batch_size, torch.device(device)
         self.latent_shape = codec.latent_shape(cache.clip.height, cache.clip.width)
+        self.decode_seconds = self.encode_seconds = self.write_seconds = 0.0
         self._entries: dict[int, _Entry] = {}
-        self._queue: deque[tuple[_Entry, int, Tensor]] = deque()  # frames to encode, and their place in their entry
+        self._queue: deque[tuple[_Entry, Tensor]] = deque()  # frames to encode, and their entry
         self._waiting = 0
         self._settled = 0
 
     @property
-    def progress(self) -> float:
-        """Jobs done or failed, and the parts done of those in hand."""
-        return self._settled + sum(entry.frames_queued / len(entry.mean) for entry in self._entries.values())
+    def settled(self) -> int:
+        """Jobs done or failed."""
+        return self._settled
+
+    @property
+    def seconds_in_hand(self) -> float:
+        """Seconds of media that were taken of jobs in hand."""
+        return sum(entry.frames_taken for entry in self._entries.values()) / self.cache.clip.fps
 
     def take(self, piece: Piece) -> Iterator[Written | Failed]:
         """Takes a piece and tells what came of it."""
         if isinstance(piece, Failed):
-            yield self._fail(piece.job, piece.reason)
+            yield self._fail(piece)
         elif isinstance(piece, Begin):
-            self._entries[piece.job] = _Entry(piece, self.latent_shape, self.cache.clip.n_mels)
+            key = self.jobs[piece.job].name
+            writer = self.cache.writer(key, piece.num_frames, piece.mel_frames, self.latent_shape)
+            self._entries[piece.job] = _Entry(piece.job, writer)
+        elif piece.job not in self._entries:
+            pass  # what still comes of a job that the codec failed at
         elif isinstance(piece, MelPiece):
-            entry = self._entries[piece.job]
-            entry.add_mel(piece.mel)
-            yield from self._settle(entry)
+            began = time.perf_counter()
+            self._entries[piece.job].writer.add_mel(piece.mel.t())
+            self.write_seconds += time.perf_counter() - began
+        elif isinstance(piece, End):
+            self.decode_seconds += piece.seconds
+            self._entries[piece.job].facts = piece.facts
+            yield from self._settle(self._entries[piece.job])
         else:
             self._put(piece)
             while self._waiting >= self.batch_size:
@@ -91,79 +111,89 @@ class Assembler:
         while self._waiting:
             yield from self._encode()
 
+    def close(self) -> None:
+        """Removes what was written of entries that are not finished."""
+        for entry in self._entries.values():
+            entry.writer.abandon()
+        self._entries.clear()
+
     def _put(self, piece: FramesPiece) -> None:
         entry = self._entries[piece.job]
-        self._queue.append((entry, entry.frames_queued, piece.frames))
-        entry.frames_queued += len(piece.frames)
+        self._queue.append((entry, piece.frames))
+        entry.frames_taken += len(piece.frames)
         self._waiting += len(piece.frames)
 
     def _encode(self) -> Iterator[Written | Failed]:
         spans = self._next_batch()
-        batch = torch.cat([frames for _, _, frames in spans])
+        batch = torch.cat([frames for _, frames in spans])
         missing = self.batch_size - len(batch)
         if missing:
             batch = torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])])
+        began = time.perf_counter()
         mean, logvar = self.codec.encode(batch.to(self.device).float() / 127.5 - 1.0)
         mean, logvar = mean.half().cpu(), logvar.half().cpu()
+        self.encode_seconds += time.perf_counter() - began
         place = 0
-        for entry, first, frames in spans:
-            entry.add_latents(first, mean[place : place + len(frames)], logvar[place : place + len(frames)])
+        for entry, frames in spans:
+            stretch = slice(place, place + len(frames))
             place += len(frames)
-            yield from self._settle(entry)
+            yield from self._add_latents(entry, mean[stretch], logvar[stretch])
 
-    def _next_batch(self) -> list[tuple[_Entry, int, Tensor]]:
+    def _next_batch(self) -> list[tuple[_Entry, Tensor]]:
         """Takes up to a batch of frames off the queue."""
         spans, room = [], self.batch_size
         while room and self._queue:
-            entry, first, frames = self._queue.popleft()
+            entry, frames = self._queue.popleft()
             if len(frames) > room:
-                self._queue.appendleft((entry, first + room, frames[room:]))
+                self._queue.appendleft((entry, frames[room:]))
                 frames = frames[:room]
             room -= len(frames)
-            spans.append((entry, first, frames))
+            spans.append((entry, frames))
         self._waiting -= self.batch_size - room
         return spans
 
+    def _add_latents(self, entry: _Entry, mean: Tensor, logvar: Tensor) -> Iterator[Written | Failed]:
+        if self._entries.get(entry.job) is not entry:
+            return  # it failed since
+        if not (mean.isfinite().all() and logvar.isfinite().all()):
+            path = self.jobs[entry.job].path
+            reason = f"{path}: expected finite latents from the codec, got NaN or infinity"
+            yield self._fail(Failed(entry.job, "not_encoded", reason))
+            return
+        began = time.perf_counter()
+        entry.writer.add_latents(mean, logvar)
+        self.write_seconds += time.perf_counter() - began
+        yield from self._settle(entry)
+
     def _settle(self, entry: _Entry) -> Iterator[Written | Failed]:
-        """Writes an entry if that was the last of it."""
-        if not entry.complete or self._entries.get(entry.job) is not entry:
+        """Finishes an entry if that was the last of it."""
+        if entry.facts is None or not entry.writer.complete:
             return
-        job = self.jobs[entry.job]
-        if not (entry.mean.isfinite().all() and entry.logvar.isfinite().all()):
-            yield self._fail(entry.job, f"{job.path}: expected finite latents from the codec, got NaN or infinity")
-            return
-        self.cache.write(job.name, entry.mean, entry.logvar, entry.mel, start=job.start)
+        began = time.perf_counter()
+        self.cache.finish(entry.writer, start=self.jobs[entry.job].start, facts=entry.facts)
+        self.write_seconds += time.perf_counter() - began
         del self._entries[entry.job]
         self._settled += 1
-        yield Written(entry.job, len(entry.mean) / self.cache.clip.fps)
+        yield Written(entry.job, entry.writer.num_frames / self.cache.clip.fps)
 
-    def _fail(self, job: int, reason: str) -> Failed:
-        entry = self._entries.pop(job, None)
+    def _fail(self, failed: Failed) -> Failed:
+        entry = self._entries.pop(failed.job, None)
+        if entry is not None:
+            entry.writer.abandon()
         self._queue = deque(span for span in self._queue if span[0] is not entry)
-        self._waiting = sum(len(frames) for _, _, frames in self._queue)
+        self._waiting = sum(len(frames) for _, frames in self._queue)
         self._settled += 1
-        return Failed(job, reason)
+        if failed.lasting:
+            job = self.jobs[failed.job]
+            self.cache.write_failure(job.name, FailureRecord(failed.kind, failed.reason.removeprefix(f"{job.path}: ")))
+        return failed
 
 
+@dataclass
 class _Entry:
     """One entry in the making."""
 
-    def __init__(self, begin: Begin, latent_shape: tuple[int, int, int], n_mels: int) -> None:
-        self.job = begin.job
-        self.mean = torch.empty(begin.num_frames, *latent_shape, dtype=torch.float16)
-        self.logvar = torch.empty_like(self.mean)
-        self.mel = torch.empty(n_mels, begin.mel_frames)
-        self.frames_queued = self.frames_done = self.mel_done = 0
-
-    def add_mel(self, piece: Tensor) -> None:
-        self.mel[:, self.mel_done : self.mel_done + piece.shape[1]] = piece
-        self.mel_done += piece.shape[1]
-
-    def add_latents(self, first: int, mean: Tensor, logvar: Tensor) -> None:
-        self.mean[first : first + len(mean)] = mean
-        self.logvar[first : first + len(mean)] = logvar
-        self.frames_done += len(mean)
-
-    @property
-    def complete(self) -> bool:
-        return self.frames_done == len(self.mean) and self.mel_done == self.mel.shape[1]
+    job: int
+    writer: EntryWriter
+    facts: Facts | None = None
+    frames_taken: int = 0

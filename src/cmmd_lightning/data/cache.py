@@ -9,81 +9,44 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.content import ContentHashes
+from cmmd_lightning.data.entry import EntryInfo, EntryWriter, Moments, entry_bytes
+from cmmd_lightning.data.facts import Facts
 from cmmd_lightning.data.sources import Source
 
-FORMAT_VERSION = 1
+__all__ = ["FORMAT_VERSION", "Cache", "EntryInfo", "FailureRecord", "Moments"]
+
+FORMAT_VERSION = 2
 
 _MEL_SETTINGS = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "floor")
 # Files kept open (mapped into memory) per process.
 _OPEN_FILES = 512
-# Temporary files that are older belong to a writer that was killed.
+# Temporary files of other machines that are older belong to a writer that was killed.
 _STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Sums over one entry, in float64, from which means and variances over any set of entries follow.
+class FailureRecord:
+    """Why the media behind an entry's name cannot be used.
 
     Args:
-        latent_sum: Sum of the posterior means, per latent channel.
-        latent_square: Sum of mean**2 + variance of the posterior, per latent channel.
-        latent_count: Values behind each of those sums.
-        mel_sum: Sum of the log-Mel.
-        mel_square: Sum of its squares.
-        mel_count: Values behind those two.
+        kind: In one word, as the doctor has it.
+        reason: In one line, without the file's name.
     """
 
-    latent_sum: tuple[float, ...]
-    latent_square: tuple[float, ...]
-    latent_count: int
-    mel_sum: float
-    mel_square: float
-    mel_count: int
-
-    @classmethod
-    def of(cls, mean: Tensor, logvar: Tensor, mel: Tensor) -> Moments:
-        """Moments of latents (F, C, h, w), as mean and log-variance, and of a log-Mel of any shape."""
-        # numpy sums in one thread and in a fixed order: the same digits whatever the number of threads.
-        means, variances = mean.double().numpy(), np.exp(logvar.double().numpy())
-        mels = mel.double().numpy()
-        return cls(
-            latent_sum=tuple(means.sum(axis=(0, 2, 3)).tolist()),
-            latent_square=tuple((means**2 + variances).sum(axis=(0, 2, 3)).tolist()),
-            latent_count=means.size // means.shape[1],
-            mel_sum=float(mels.sum()),
-            mel_square=float((mels**2).sum()),
-            mel_count=mels.size,
-        )
-
-
-@dataclass(frozen=True)
-class EntryInfo:
-    """What the header of an entry says.
-
-    Args:
-        num_frames: Video frames F, at the clip's rate.
-        mel_frames: Mel frames over the span of those frames.
-        num_bytes: Size of the file.
-        moments: Sums for the statistics.
-    """
-
-    num_frames: int
-    mel_frames: int
-    num_bytes: int
-    moments: Moments
+    kind: str
+    reason: str
 
 
 class Cache:
@@ -93,8 +56,10 @@ class Cache:
     fps``): ``latent_mean`` and ``latent_logvar`` (F, C, h, w) float16 in the codec's raw units, ``mel_by_frame`` (L,
     M) float32 (the raw log-Mel of the whole span, time first so that a stretch is one piece of the file), and
     ``times`` (F,) float64 in seconds from the start of the media. The name of its file is a hash of the media's
-    content, the span, the codec, the rates, the sizes, the Mel's settings and the format's version: nothing else is
-    in the file, so equal inputs give equal bytes. Several processes may read and write one folder.
+    content, the span, the codec, the rates, the sizes, the Mel's settings and the format's version. Its header has the
+    sums for the statistics and what was measured of the media; nothing else is in the file, so equal inputs give equal
+    bytes. Media that cannot be used leave a small file in ``failures``, so that they are not tried again. Several
+    processes may read and write one folder.
 
     Args:
         cache_dir: The folder; made when something is written.
@@ -129,13 +94,34 @@ class Cache:
         """Open files and held tensors stay behind when a cache travels to another process by pickling."""
         return self.__dict__ | {"_open": OrderedDict(), "_held": {}}
 
-    def key(self, source: Source) -> str:
+    def content(self, path: str) -> str:
+        """Hash (hex) of a file's content.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        return self._contents.of(path)
+
+    def known_content(self, path: str) -> str | None:
+        """Like `content` where the hash is on record, else None: the file is not read.
+
+        Raises:
+            OSError: If there is no such file.
+        """
+        return self._contents.known(path)
+
+    def key(self, source: Source, content: str | None = None) -> str:
         """Name of the source's entry: a hash (hex) of everything the entry depends on.
+
+        Args:
+            source: The source.
+            content: Hash of its file's content, where that is known already.
 
         Raises:
             OSError: If the media file cannot be read.
         """
-        described = self._format | {"content": self._contents.of(source.path), "span": [source.start, source.stop]}
+        content = content or self.content(source.path)
+        described = self._format | {"content": content, "span": [source.start, source.stop]}
         return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def path(self, key: str) -> Path:
@@ -147,13 +133,42 @@ class Cache:
         path = self.path(key)
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads(file.metadata()["entry"])
-            sums: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["moments"].items()}
-            return EntryInfo(header["num_frames"], header["mel_frames"], path.stat().st_size, Moments(**sums))
+                return EntryInfo.parse(file.metadata()["entry"], path.stat().st_size)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, key: str, mean: Tensor, logvar: Tensor, mel: Tensor, *, start: float = 0.0) -> None:
+    def num_bytes(self, num_frames: int, latent_shape: tuple[int, int, int]) -> int:
+        """Size of an entry of so many frames."""
+        mel_frames = self.clip.mel_frames_of(self.clip.samples_of(num_frames))
+        return entry_bytes(num_frames, mel_frames, latent_shape, self.clip.n_mels)
+
+    def writer(self, key: str, num_frames: int, mel_frames: int, latent_shape: tuple[int, int, int]) -> EntryWriter:
+        """Begins an entry, which is written piece by piece and appears when it is finished.
+
+        Args:
+            key: Its name.
+            num_frames: Frames that will come.
+            mel_frames: Mel frames that will come.
+            latent_shape: (C, h, w).
+        """
+        described = {"version": FORMAT_VERSION, "fps": self.clip.fps}
+        temporary = self._temporary_dir() / f"{key}.{_machine()}.{os.getpid()}"
+        return EntryWriter(self.path(key), temporary, num_frames, mel_frames, latent_shape, self.clip.n_mels, described)
+
+    def finish(self, writer: EntryWriter, *, start: float, facts: Facts) -> None:
+        """Puts an entry in its place, whole.
+
+        Args:
+            writer: The entry, complete.
+            start: Time of frame 0, in seconds from the start of the media.
+            facts: What was measured of the media.
+        """
+        times = start + torch.arange(writer.num_frames, dtype=torch.float64) / self.clip.fps
+        writer.finish(times, facts)
+
+    def write(
+        self, key: str, mean: Tensor, logvar: Tensor, mel: Tensor, *, start: float = 0.0, facts: Facts | None = None
+    ) -> None:
         """Writes an entry, whole or not at all.
 
         Args:
@@ -162,32 +177,45 @@ class Cache:
             logvar: (F, C, h, w), log-variances.
             mel: (M, L), raw log-Mel.
             start: Time of frame 0, in seconds from the start of the media.
+            facts: What was measured of the media.
         """
-        mean, logvar = mean.half().contiguous(), logvar.half().contiguous()
-        tensors = {
-            "latent_mean": mean,
-            "latent_logvar": logvar,
-            "mel_by_frame": mel.float().t().contiguous(),
-            "times": start + torch.arange(len(mean), dtype=torch.float64) / self.clip.fps,
-        }
-        header = {
-            "version": FORMAT_VERSION,
-            "fps": self.clip.fps,
-            "num_frames": mean.shape[0],
-            "mel_frames": mel.shape[1],
-            "moments": asdict(Moments.of(mean, logvar, tensors["mel_by_frame"])),
-        }
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary_dir() / f"{key}.{socket.gethostname()}.{os.getpid()}"
+        shape = (mean.shape[1], mean.shape[2], mean.shape[3])
+        writer = self.writer(key, len(mean), mel.shape[1], shape)
         try:
-            # One metadata entry only: the order of several would not be fixed.
-            save_file(tensors, temporary, metadata={"entry": json.dumps(header, sort_keys=True)})
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            writer.add_latents(mean.half(), logvar.half())
+            writer.add_mel(mel.float().t())
+            self.finish(writer, start=start, facts=facts or Facts())
+        finally:
+            writer.abandon()
+
+    def write_failure(self, key: str, failure: FailureRecord) -> None:
+        """Records that the media behind a name cannot be used."""
+        text = json.dumps(asdict(failure) | {"num_frames": self.clip.num_frames}, sort_keys=True)
+        self.write_text(self._failure_path(key), text)
+
+    def failure(self, key: str) -> FailureRecord | None:
+        """What `write_failure` recorded; None where there is nothing, or it was too short for longer clips."""
+        try:
+            stored = json.loads(self._failure_path(key).read_text())
+            if stored["kind"] == "short" and stored["num_frames"] != self.clip.num_frames:
+                return None
+            return FailureRecord(stored["kind"], stored["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Writes a text file below the cache's folder, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._temporary_dir() / f"{path.name}.{_machine()}.{os.getpid()}"
+        try:
+            temporary.write_text(text)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def reload_contents(self) -> None:
+        """Learns the content hashes that other processes have recorded since."""
+        self._contents.reload()
 
     def read_latents(self, key: str, frame: int, num_frames: int) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``num_frames`` frames from ``frame`` on; only those are read.
@@ -236,11 +264,12 @@ class Cache:
     def remove_leftovers(self) -> None:
         """Removes temporary files of writers that were killed."""
         for path in self._temporary_dir().iterdir():
-            try:
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            with suppress(FileNotFoundError):
+                if _abandoned(path.name) or time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-            except FileNotFoundError:
-                pass
+
+    def _failure_path(self, key: str) -> Path:
+        return self.cache_dir / "failures" / key[:2] / f"{key}.json"
 
     def _temporary_dir(self) -> Path:
         folder = self.cache_dir / "temporary"
@@ -261,3 +290,26 @@ class Cache:
         else:
             self._open.move_to_end(key)
         return file
+
+
+def _machine() -> str:
+    """This machine, or the container in it: processes of equal names have different numbers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return "".join(c if c.isalnum() or c == "-" else "-" for c in f"{socket.gethostname()}-{space}")
+
+
+def _abandoned(name: str) -> bool:
+    """Whether a temporary file is of a process of this machine that is no more."""
+    machine, _, number = name.rpartition(".")
+    if not machine.endswith(f".{_machine()}") or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

@@ -26,9 +26,21 @@ class ContentHashes:
     def __init__(self, index: str | Path) -> None:
         self.index = Path(index)
         self._known: dict[tuple[str, int, int], str] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the index again, which other processes may have added to."""
         if self.index.exists():
             for line in self.index.read_text(errors="replace").splitlines():
                 self._remember(line)
+
+    def known(self, path: str | Path) -> str | None:
+        """Hash of the content of ``path`` if it is on record, without reading the file.
+
+        Raises:
+            OSError: If there is no such file.
+        """
+        return self._known.get(_place(path))
 
     def of(self, path: str | Path) -> str:
         """Hash (hex) of the content of ``path``.
@@ -36,15 +48,13 @@ class ContentHashes:
         Raises:
             OSError: If the file cannot be read.
         """
-        full = os.path.abspath(path)
-        before = os.stat(full)
-        place = (full, before.st_size, before.st_mtime_ns)
+        place = _place(path)
         if place in self._known:
             return self._known[place]
-        with open(full, "rb") as file:
+        with open(path, "rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        if time.time() - before.st_mtime > _SETTLED_SECONDS:
-            line = json.dumps({"path": full, "size": place[1], "mtime_ns": place[2], "hash": digest})
+        if time.time() - place[2] / 1e9 > _SETTLED_SECONDS:
+            line = json.dumps({"path": place[0], "size": place[1], "mtime_ns": place[2], "hash": digest})
             self._append(line)
             self._remember(line)
         return digest
@@ -64,3 +74,10 @@ class ContentHashes:
             os.write(descriptor, f"\n{line}\n".encode())
         finally:
             os.close(descriptor)
+
+
+def _place(path: str | Path) -> tuple[str, int, int]:
+    """What a file is known by: its full path, size and time stamp."""
+    full = os.path.abspath(path)
+    status = os.stat(full)
+    return full, status.st_size, status.st_mtime_ns

@@ -53,7 +53,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     ``video_latents`` (C, T, h, w), a sample of the posterior in raw units; ``mel`` (M, L), raw; ``video_negatives``
     (K, C, T, h, w) and ``mel_negatives`` (K, M, L), likewise; ``video_negative_kinds`` and ``mel_negative_kinds``
     (K,), their kinds as numbers of ``NEGATIVE_KINDS``; ``position`` (-1 in validation) and ``index``; ``source``, the
-    number of the source in ``sources``, and ``start``, the clip's start in seconds from that of the media.
+    number of the source in ``sources``, ``label``, the index of its class (-1 where it has none), and ``start``, the
+    clip's start in seconds from that of the media.
 
     Video and sound negatives are drawn independently. A negative that would equal its positive (silence shifted to
     silence) is drawn again, and in the end replaced by a substitution; a substitution where there is but one source
@@ -130,6 +131,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         mels = self._with_negatives(self._mel, clip, example_rng(self.seed, position, index, "mel negatives"))
         noise = example_generator(self.seed, position, index, "posterior")
         latents = [_sampled(posterior, noise) for _, posterior in video]
+        class_index = self.sources[source].class_index
         return {
             "video_latents": latents[0],
             "mel": mels[0][1][0],
@@ -140,6 +142,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             "position": torch.tensor(position),
             "index": torch.tensor(index),
             "source": torch.tensor(source),
+            "label": torch.tensor(-1 if class_index is None else class_index),
             "start": torch.tensor(self.sources[source].start + frame / self.clip.fps),
         }
 
@@ -172,11 +175,12 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return draw_substitution(clip, other, int(self.lengths[other]), rng)
 
     def _other_source(self, source: int, rng: np.random.Generator) -> int | None:
-        """A source of other content, None where none was found."""
+        """A source of other content and another group, None where none was found."""
+        group = self.sources[source].group
         for _ in range(_TRIES if len(self.sources) > 1 else 0):
             other = int(rng.integers(len(self.sources) - 1))
             other += other >= source
-            if self.keys[other] != self.keys[source]:
+            if self.keys[other] != self.keys[source] and (group is None or self.sources[other].group != group):
                 return other
         return None
 

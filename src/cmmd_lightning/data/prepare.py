@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
@@ -20,6 +20,9 @@ from cmmd_lightning.data.assemble import Assembler, Job, Written
 from cmmd_lightning.data.cache import Cache
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.decode import DecodedSources, Failed, Piece
+from cmmd_lightning.data.doctor import DEFAULT_EXCLUDE, Diagnosis, FindingKind, examine, summary, write_report
+from cmmd_lightning.data.estimate import Estimate, estimate
+from cmmd_lightning.data.progress import HashingBar, MediaBar
 from cmmd_lightning.data.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,11 @@ class PrepareReport:
         failed: Sources that cannot be used, sorted by path.
         media_seconds: Seconds of media written.
         work_seconds: Seconds it took.
+        decode_seconds: Seconds that the decoding processes worked, all together.
+        encode_seconds: Seconds spent in the codec.
+        write_seconds: Seconds spent in writing entries.
+        estimate: What was expected before it began; None where there was nothing to do.
+        diagnoses: What the doctor found, by source, of all sources.
     """
 
     prepared: list[str] = field(default_factory=list)
@@ -58,6 +66,11 @@ class PrepareReport:
     failed: list[Failure] = field(default_factory=list)
     media_seconds: float = 0.0
     work_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    write_seconds: float = 0.0
+    estimate: Estimate | None = None
+    diagnoses: list[Diagnosis] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line of counts."""
@@ -79,13 +92,17 @@ def prepare(
     device: str = "cpu",
     batch_size: int | None = None,
     progress: bool = True,
+    exclude: Collection[FindingKind] = DEFAULT_EXCLUDE,
 ) -> PrepareReport:
-    """Writes the cache entries of sources, those that are not there yet.
+    """Writes the cache entries of sources, those that are not there yet, and the doctor's report on all of them.
 
     A source that cannot be used (unreadable, truncated, without picture or sound, shorter than a clip) is logged in
-    one line and reported; the others go on. Entries are written whole or not at all, so a run may be stopped at any
-    point, and the next one does what is left. Equal inputs give equal bytes, whatever was there before, in whatever
-    order files come.
+    one line, reported and remembered; the others go on. Entries are written whole or not at all, so a run may be
+    stopped at any point, and the next one does what is left. Equal inputs give equal bytes, whatever was there before,
+    in whatever order files come. Disk space and time are estimated, and the space is checked, before anything is done.
+
+    ``doctor.json`` and ``doctor.md`` in the cache's folder say what is wrong with each source, see `examine`. They
+    cover every source that is prepared at the end of this run, by whichever shares of it: the last share tells all.
 
     Args:
         sources: The sources, with unique keys.
@@ -99,36 +116,45 @@ def prepare(
         batch_size: Frames encoded at once; None chooses by frame size. Every batch has exactly this many (the last is
             filled up with zeros), so that the company a frame is encoded in does not change its latents.
         progress: Whether to show a progress bar.
+        exclude: Kinds of findings by which the doctor excludes a source, besides those that cannot be used.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: If keys are not unique, the shard is not within (1, n), or the frame size does not suit the codec.
+        ValueError: If keys are not unique, the shard is not within (1, n), the frame size does not suit the codec, or
+            the disk has no room for the cache.
     """
     began = time.monotonic()
     cache = Cache(cache_dir, clip, codec, mel)
-    codec.latent_shape(clip.height, clip.width)
+    shape = codec.latent_shape(clip.height, clip.width)
     cache.remove_leftovers()
     report = PrepareReport()
-    with _bar(progress) as bar:
-        names = _entry_names(_shard(sources, shard), cache, report, bar)
+    share = _shard(sources, shard)
+    contents = _contents(share, cache, progress)
+    names = _entry_names(share, contents, cache, report)
     todo = {name: same for name, same in names.items() if not _reuse(same, cache, name, report)}
     if todo:
+        report.estimate = estimate([same[0] for same in todo.values()], cache, shape)
+        report.estimate.check(cache_dir)
         pieces = _decoded(list(todo.values()), clip, mel, num_workers)
         jobs = [Job(name, same[0].path, same[0].start) for name, same in todo.items()]
         size = batch_size or max(1, min(64, _BATCH_PIXELS // (clip.height * clip.width)))
         home = codec.shift.device
+        assembler = Assembler(cache, codec.to(device), jobs, batch_size=size, device=device)
         try:
-            assembler = Assembler(cache, codec.to(device), jobs, batch_size=size, device=device)
             _assemble(pieces, assembler, list(todo.values()), report, progress)
         finally:
+            assembler.close()
             codec.to(home)
     report.prepared.sort()
     report.reused.sort()
     report.failed.sort(key=lambda failure: failure.path)
+    report.diagnoses = examine(sources, cache, exclude=exclude, contents=_known_contents(sources, contents, cache))
+    write_report(report.diagnoses, cache)
     report.work_seconds = time.monotonic() - began
     logger.info("%s: %s", cache_dir, report.summary())
+    logger.info("%s; see %s", summary(report.diagnoses), cache.cache_dir / "doctor.md")
     return report
 
 
@@ -143,33 +169,55 @@ def _shard(sources: Sequence[Source], shard: tuple[int, int]) -> list[Source]:
     return ordered[index - 1 :: count]
 
 
-def _entry_names(sources: list[Source], cache: Cache, report: PrepareReport, bar: Progress) -> dict[str, list[Source]]:
-    """Sources by the name of their entry: those of equal content and span share one."""
-    task = bar.add_task("reading", total=len(sources), detail="content hashes")
-    names: dict[str, list[Source]] = {}
+def _contents(sources: list[Source], cache: Cache, progress: bool) -> dict[str, str | OSError]:
+    """Content hashes of the files of sources, or why they cannot be read, by path."""
+    paths = sorted({source.path for source in sources})
 
-    def name_of(source: Source) -> str | OSError:
+    def content(path: str) -> str | OSError:
         try:
-            return cache.key(source)
+            return cache.content(path)
         except OSError as error:
             return error
 
-    with ThreadPoolExecutor(4) as pool:
-        for source, name in zip(sources, pool.map(name_of, sources), strict=True):
-            bar.advance(task)
-            if isinstance(name, OSError):
-                _fail(report, source, f"{source.path}: expected a readable file, got {name.strerror or name}")
-            else:
-                names.setdefault(name, []).append(source)
+    with HashingBar(len(paths), progress) as bar, ThreadPoolExecutor(4) as pool:
+        return dict(zip(paths, bar.count(pool.map(content, paths)), strict=True))
+
+
+def _known_contents(sources: Sequence[Source], own: dict[str, str | OSError], cache: Cache) -> dict[str, str | None]:
+    """Content hashes of all files that can be read, as far as they are known here or on record."""
+    cache.reload_contents()
+    known: dict[str, str | None] = {path: content for path, content in own.items() if isinstance(content, str)}
+    for path in {source.path for source in sources} - set(own):
+        with suppress(OSError):
+            known[path] = cache.known_content(path)
+    return known
+
+
+def _entry_names(
+    sources: list[Source], contents: dict[str, str | OSError], cache: Cache, report: PrepareReport
+) -> dict[str, list[Source]]:
+    """Sources by the name of their entry: those of equal content and span share one."""
+    names: dict[str, list[Source]] = {}
+    for source in sources:
+        content = contents[source.path]
+        if isinstance(content, OSError):
+            _fail(report, source, f"{source.path}: expected a readable file, got {content.strerror or content}")
+        else:
+            names.setdefault(cache.key(source, content), []).append(source)
     return names
 
 
 def _reuse(same: list[Source], cache: Cache, name: str, report: PrepareReport) -> bool:
-    """Whether there is an entry that is long enough; where it is too short, the source fails when it is probed."""
+    """Whether there is an entry that is long enough, or it is on record that there cannot be one."""
     info = cache.info(name)
-    if info is None or info.num_frames < cache.clip.num_frames:
+    if info is not None and info.num_frames >= cache.clip.num_frames:
+        report.reused += [source.key for source in same]
+        return True
+    failure = cache.failure(name)
+    if failure is None:
         return False
-    report.reused += [source.key for source in same]
+    for source in same:
+        _fail(report, source, f"{source.path}: {failure.reason}")
     return True
 
 
@@ -193,16 +241,22 @@ def _decoded(todo: list[list[Source]], clip: ClipSpec, mel: LogMel, num_workers:
 def _assemble(
     pieces: Iterator[Piece], assembler: Assembler, todo: list[list[Source]], report: PrepareReport, progress: bool
 ) -> None:
-    with _bar(progress) as bar, torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False):
-        task = bar.add_task("preparing", total=len(todo), detail="")
+    expected = report.estimate.media_seconds if report.estimate else 0.0
+    with (
+        MediaBar(len(todo), expected, progress) as bar,
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(benchmark=False),
+    ):
         for piece in pieces:
             for outcome in assembler.take(piece):
                 _record(outcome, todo, report)
-            hours = f"{report.media_seconds / 3600:.2f} h of media, {len(report.failed)} failed"
-            bar.update(task, completed=assembler.progress, detail=hours)
+            seconds = report.media_seconds + assembler.seconds_in_hand
+            bar.show(assembler.settled, seconds, len(report.failed))
         for outcome in assembler.flush():
             _record(outcome, todo, report)
-        bar.update(task, completed=assembler.progress)
+        bar.show(assembler.settled, report.media_seconds, len(report.failed))
+    report.decode_seconds, report.encode_seconds = assembler.decode_seconds, assembler.encode_seconds
+    report.write_seconds = assembler.write_seconds
 
 
 def _record(outcome: Written | Failed, todo: list[list[Source]], report: PrepareReport) -> None:
@@ -213,17 +267,6 @@ def _record(outcome: Written | Failed, todo: list[list[Source]], report: Prepare
         return
     for source in same:
         _fail(report, source, outcome.reason.replace(same[0].path, source.path))
-
-
-def _bar(progress: bool) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} files"),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, disable=not progress)
 
 
 def _as_it_is(piece: Any) -> Any:

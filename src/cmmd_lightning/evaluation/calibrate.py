@@ -13,6 +13,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -184,7 +185,7 @@ def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool
     with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
         task = bar.add_task(title, total=len(jobs))
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
+        with ProcessPoolExecutor(os.cpu_count(), context, _start_worker) as pool:
             futures = [pool.submit(work, *job) for job in jobs]
             try:
                 for future in as_completed(futures):
@@ -195,6 +196,11 @@ def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool
                         yield " ".join(str(error).split())
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once; the main process says so
 
 
 @functools.lru_cache(maxsize=4)
