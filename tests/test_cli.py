@@ -20,7 +20,7 @@ from cmmd_lightning.media import probe, read_sound, write_sound, write_video
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 CHECKPOINT = "runs/quickstart/cmmd.ckpt"
-COMMANDS = ("fit", "validate", "test", "predict", "prepare", "evaluate", "render", "describe")
+COMMANDS = ("fit", "validate", "test", "predict", "prepare", "evaluate", "calibrate", "render", "describe")
 
 
 def step_of(path: Path) -> int:
@@ -76,6 +76,8 @@ def test_every_command_has_help(command, tmp_path):
         "evaluate": ("--task", "--generated", "--reference"),
         "render": ("{bounce,dance}", "--num_clips", "--seed"),
         "describe": ("--config",),
+        "calibrate": ("--real", "--fit", "--scenes", "--output_dir"),
+        "test": ("--evaluation.guidance_scale", "--ckpt_path"),
     }
     assert all(flag in done.out for flag in expected.get(command, ("--trainer.max_steps", "--model", "--data.root")))
 

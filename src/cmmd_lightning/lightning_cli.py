@@ -82,7 +82,8 @@ class CMMDCLI(LightningCLI):
         if not subcommand:
             return
         config = self.config[subcommand]
-        found = subcommand == "fit" and config.get("ckpt_path") == "last"
+        last = subcommand == "fit" and config.get("ckpt_path") == "last"
+        asked = any(arg.startswith("--ckpt_path") for arg in self.typed)
         config.ckpt_path = self.checkpoint = find_checkpoint(config.get("ckpt_path"), subcommand, config.trainer)
         if self.checkpoint is None or self.checkpoint in CHECKPOINT_WORDS:
             return
@@ -91,10 +92,10 @@ class CMMDCLI(LightningCLI):
         known = signature(getattr(cmmd_lightning, class_path.rpartition(".")[2])).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
         flags = flags_of(self.typed, "model")
-        if found:  # the same command again: where the codec came from is not in the checkpoint, the codec is
+        if last:  # the same command again: where the codec came from is not in the checkpoint, the codec is
             flags.pop("codec.path", None)
         refuse_overruled(flags, stored, self.checkpoint)
-        if found and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
+        if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
 

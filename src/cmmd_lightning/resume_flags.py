@@ -108,7 +108,7 @@ def refuse_overruled(flags: Mapping[str, str], stored: Mapping[str, Any], path: 
 
 
 def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
-    """Refuses to go on with a checkpoint that was found, not named, where the config says something else.
+    """Refuses to go on with a checkpoint that nobody asked for by flag where the config says something else.
 
     Such as the last checkpoint of the base config, found by that config and an override of it.
 
