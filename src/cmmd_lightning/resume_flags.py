@@ -130,7 +130,7 @@ def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], pat
             if name in stored and name != "codec" and not same:
                 raise UsageError(
                     f"{path}: the last checkpoint was made with model.{key} {old}, the config says {new}; "
-                    "give another --trainer.default_root_dir, or --ckpt_path null"
+                    "give another --trainer.default_root_dir, or go on with its settings by --ckpt_path last"
                 )
 
 
