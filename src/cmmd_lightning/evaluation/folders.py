@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from cmmd_lightning.evaluation.measures import Senses, VideoEvents, has_av_align
+from cmmd_lightning.evaluation.measures import Senses, VideoEvents
 from cmmd_lightning.evaluation.observe import GENERATED, Observer, RoundTrip, Task, sidecar_kinds
 from cmmd_lightning.evaluation.pairs import PathLike, pair_folders
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, clip_features, quality_metrics
-from cmmd_lightning.evaluation.score import score
+from cmmd_lightning.evaluation.score import run_facts, score
 from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.functional.events import TOLERANCES
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync
@@ -109,19 +109,9 @@ def evaluate_folders(
         "provenance": source,
         "generated": str(generated),
         "reference": None if reference is None else str(reference),
-        "detectors": {
-            "sound": "onsets",
-            "video": senses.video_events,
-            "reference": sorted({row["source"] for row in rows}),
-            "av_align": "OpenCV's Farneback flow, librosa's onsets" if has_av_align() else None,
-            "linear_sync": None if linear_sync is None else linear_sync.source,
-        },
-        "tolerances": list(tolerances),
-        "clips_without_events": sum(not row["reference_events"] for row in rows),
+        **run_facts(senses, rows, tolerances, pairing.errors),
         "clips_without_picture_and_sound": one_sided,
-        "clips": rows,
         "unpaired": {"generated": pairing.unpaired_generated, "reference": pairing.unpaired_reference},
-        "errors": pairing.errors,
     }
     return {"provenance": source, "tasks": {task: metrics}, "runs": {task: run}}
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, distributed
 
-from cmmd_lightning.evaluation.measures import Senses, VideoEvents, has_av_align
+from cmmd_lightning.evaluation.measures import Senses, VideoEvents
 from cmmd_lightning.evaluation.observe import Media, Observation, Observer, Task
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, quality_metrics
 from cmmd_lightning.evaluation.report import Report, summary_line, write_report
-from cmmd_lightning.evaluation.score import score
+from cmmd_lightning.evaluation.score import run_facts, score
 from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
 from cmmd_lightning.metrics.functional.events import TOLERANCES
 
@@ -154,18 +154,8 @@ class GeneratedClips:
                 "reference": None,
                 "reference_clips": REFERENCE,
                 "sampling": {key: value for key, value in asdict(self.spec).items() if key != "tasks"},
-                "detectors": {
-                    "sound": "onsets",
-                    "video": self.senses.video_events,
-                    "reference": sorted({row["source"] for row in rows}),
-                    "av_align": "OpenCV's Farneback flow, librosa's onsets" if has_av_align() else None,
-                    "linear_sync": None,
-                },
-                "tolerances": list(TOLERANCES),
-                "clips_without_events": sum(not row["reference_events"] for row in rows),
-                "clips": rows,
+                **run_facts(self.senses, rows, TOLERANCES, [r for r in results if isinstance(r, str)]),
                 "unpaired": {"generated": [], "reference": []},
-                "errors": [result for result in results if isinstance(result, str)],
             }
         return report
 

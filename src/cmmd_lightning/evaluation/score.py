@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cmmd_lightning.evaluation.measures import Events, Senses, View, is_lag, size_of_lag
+from cmmd_lightning.evaluation.measures import Events, Senses, View, has_av_align, is_lag, size_of_lag
 from cmmd_lightning.evaluation.observe import Observation
 from cmmd_lightning.metrics.functional.events import TOLERANCES, random_events
 from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
@@ -57,6 +57,35 @@ def score(
         for name in names
     }
     return metrics, [_row(o, scores) for o, scores in zip(observations, own, strict=True)]
+
+
+def run_facts(
+    senses: Senses, rows: Sequence[Mapping[str, Any]], tolerances: Sequence[float], errors: Sequence[str]
+) -> dict[str, Any]:
+    """What a report says of a run beside its scores, whether of files or of clips in memory.
+
+    Args:
+        senses: What the clips were observed with.
+        rows: Of :func:`score`.
+        tolerances: Of the event scores, in seconds.
+        errors: A line for each clip that could not be observed.
+
+    Returns:
+        ``detectors``, ``tolerances``, ``clips_without_events``, ``clips`` (the rows) and ``errors``.
+    """
+    return {
+        "detectors": {
+            "sound": "onsets",
+            "video": senses.video_events,
+            "reference": sorted({row["source"] for row in rows}),
+            "av_align": "OpenCV's Farneback flow, librosa's onsets" if has_av_align() else None,
+            "linear_sync": None if senses.linear is None else senses.linear.source,
+        },
+        "tolerances": list(tolerances),
+        "clips_without_events": sum(not row["reference_events"] for row in rows),
+        "clips": rows,
+        "errors": errors,
+    }
 
 
 class _Comparison:
