@@ -19,6 +19,7 @@ FLOORS = {
     "cli": 5,
     "lightning_cli": 5,
     "resume_flags": 5,
+    "ablation": 4,
     "commands": 4,
     "cost": 4,
     "module": 3,

@@ -40,20 +40,23 @@ def read(name: str) -> dict[str, Any]:
 
 
 def is_vae(name: str) -> bool:
-    return read(name)["model"]["class_path"].endswith("FrameAutoencoderModule")
+    return read(name)["model"].get("class_path", "").endswith("FrameAutoencoderModule")
 
 
 def saved_by(*names: str) -> str:
     """The checkpoint that stacked configs say they write."""
-    trainers = [read(name)["trainer"] for name in names]
-    root = [trainer["default_root_dir"] for trainer in trainers][-1]
+    trainers = [read(name).get("trainer", {}) for name in names]
+    root = [trainer["default_root_dir"] for trainer in trainers if "default_root_dir" in trainer][-1]
     (saver,) = (c for c in trainers[0]["callbacks"] if c["class_path"].endswith("StepCheckpoint"))
     settings = saver.get("init_args", {})
     return f"{settings.get('dirpath') or root}/{settings.get('filename', 'cmmd')}.ckpt"
 
 
-BASES = [name for name in packaged_configs() if "data" in read(name)]
-OVERRIDES = [name for name in packaged_configs() if "data" not in read(name)]
+BASES = [name for name in packaged_configs() if "root" in read(name).get("data", {})]
+OVERRIDES = [name for name in packaged_configs() if name not in BASES]
+RECIPES = [name for name in OVERRIDES if name.startswith("ablation/")]
+SMALLER = ["grid_small.yaml"]
+PAPER_OVERRIDES = [name for name in OVERRIDES if name not in [*RECIPES, *SMALLER]]
 PAPER = ["aist.yaml", "epic_sounds.yaml"]
 MODELS = [name for name in BASES if not is_vae(name)]
 VAES = [name for name in BASES if is_vae(name)]
@@ -121,8 +124,8 @@ def vae(films, tmp_path_factory) -> Path:
 
 def test_there_are_the_configs_that_the_readme_names():
     assert {"quickstart.yaml", "demo.yaml", "folder.yaml", "grid.yaml", *PAPER} <= set(MODELS)
-    assert {"demo_vae.yaml", "folder_vae.yaml", "grid_vae.yaml"} == set(VAES)
-    assert {"512.yaml", "ncmmd.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(OVERRIDES)
+    assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "bounce")} | {"ablation/vae.yaml"} == set(VAES)
+    assert {"512.yaml", "ncmmd.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
 
 
 @pytest.mark.parametrize("name", VAES)
@@ -145,6 +148,7 @@ def test_vae_configs_train_a_codec(name, films, corpora, tmp_path):
 
 def run_two_steps(names: list[str], flags: list[object], cwd: Path) -> dict[str, Any]:
     """Runs ``fit`` on stacked configs and gives the checkpoint that it leaves."""
+    cwd.mkdir(exist_ok=True)
     stacked = [part for name in names for part in ("--config", name)]
     done = cmmd("fit", *stacked, *SMALL_RUN, *flags, "--data.cache_dir", "runs/cache", cwd=cwd)
     assert done.status == 0, done.err
@@ -152,7 +156,8 @@ def run_two_steps(names: list[str], flags: list[object], cwd: Path) -> dict[str,
     checkpoint = torch.load(cwd / saved_by(*names), weights_only=True)
     assert checkpoint["global_step"] == 2
     assert "averaging_state" in checkpoint
-    assert checkpoint["hyper_parameters"]["learning_rate"] == read(names[0])["model"]["init_args"]["learning_rate"]
+    rates = [read(name).get("model", {}).get("init_args", {}).get("learning_rate") for name in names]
+    assert checkpoint["hyper_parameters"]["learning_rate"] == [rate for rate in rates if rate is not None][-1]
     return checkpoint
 
 
@@ -165,7 +170,7 @@ def test_model_configs_train(name, films, corpora, vae, tmp_path):
     assert not [path for path in films.iterdir() if path.name == "cache"]
 
 
-@pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.parametrize("name", PAPER_OVERRIDES)
 def test_overrides_train_stacked_on_a_base(name, corpora, vae, tmp_path):
     """Each changes what it says, leaves the rest of its base, and has a folder of its own."""
     names = ["aist.yaml", name]
@@ -179,6 +184,19 @@ def test_overrides_train_stacked_on_a_base(name, corpora, vae, tmp_path):
             if key != "num_frames" and (group != "network" or key in ("fusion", "attention_levels")):
                 assert settings[group][key] == value, (group, key)
     assert not (tmp_path / "runs" / "aist").exists()
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *SMALLER])
+def test_recipes_train_stacked_on_their_base(name, films, corpora, vae, tmp_path):
+    base = "grid.yaml" if name in SMALLER else "ablation/base.yaml"
+    flags: list[object] = [*SMALL_MODEL, "--model.codec.path", vae, *data_flags(base, films, corpora)]
+    if name == "ablation/preference.yaml":
+        run_two_steps([base], flags, tmp_path / "first")
+        flags += ["--model.pretrained", tmp_path / "first" / saved_by(base)]
+    checkpoint = run_two_steps([base, name], flags, tmp_path / "then")
+    changes = read(name).get("model", {}).get("init_args", {})
+    for key, value in changes.get("objective", {}).items():
+        assert checkpoint["hyper_parameters"]["objective"][key] == value, key
 
 
 def test_all_overrides_stack(corpora, vae, tmp_path):
@@ -288,7 +306,8 @@ def test_a_model_on_a_vae_carries_it_in_its_checkpoint(route, films, vae, tmp_pa
 def test_model_configs_fit_together_at_their_own_size(name):
     settings = read(name)["model"]["init_args"]
     if settings["codec"]["kind"] == "autoencoder_kl":  # the VAE of the same name, untrained
-        small = read(f"{name.removesuffix('.yaml')}_vae.yaml")["model"].get("init_args", {})
+        own = "ablation/vae.yaml" if name == "ablation/base.yaml" else f"{name.removesuffix('.yaml')}_vae.yaml"
+        small = read(own)["model"].get("init_args", {})
         settings["codec"] = FrameAutoencoderModule(**small).codec.config.to_dict()
     model = CMMD(**settings)
     frames = torch.zeros(1, 3, model.clip.num_frames, model.clip.height, model.clip.width)

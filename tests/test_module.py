@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from cmmd_lightning import CMMD, ClipSpec, CodecConfig, latent_diffusion
+from cmmd_lightning.data.requests import GenerationSpec
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 
@@ -188,6 +189,7 @@ def test_steps_guidance_and_seed_of_the_test_reach_the_sampler(clip_loader, tmp_
     first = distance(num_inference_steps=2)
     assert distance(num_inference_steps=2) == first
     changes: list[dict] = [{"seed": 1}, {"num_inference_steps": 3}, {"guidance_scale": 1.0}]
+    changes += [{"guidance_from": "shifted"}]
     assert all(distance(**{"num_inference_steps": 2, **change}) != first for change in changes)
 
 
@@ -378,6 +380,10 @@ def test_guidance_and_steps_reach_the_sampler(model):
         model.sample("joint", None, None, 8, names=["a"], num_inference_steps=2, guidance_scale=3.0)
         assert calls == [(3, [t, 1.0, t], [t, t, 1.0]) for t in (1.0, 0.5)]
         calls.clear()
+        shifted = {"guidance_scale": 3.0, "guidance_from": "shifted"}
+        model.sample("joint", None, None, 8, names=["a"], num_inference_steps=2, **shifted)
+        assert calls == [(3, [t] * 3, [t] * 3) for t in (1.0, 0.5)]
+        calls.clear()
         done: list[int] = []
         model.sample(
             "video_to_audio",
@@ -392,6 +398,13 @@ def test_guidance_and_steps_reach_the_sampler(model):
         assert done == [0, 1, 2]
     finally:
         model.network = plain
+
+
+def test_guidance_from_is_checked_where_it_is_given(model):
+    with pytest.raises(ValueError, match="guidance_from must be 'dropped' or 'shifted', got 'noise'"):
+        model.joint(num_inference_steps=1, guidance_scale=2.0, guidance_from="noise")
+    with pytest.raises(ValueError, match=r"generate\.guidance_from: expected one of dropped, shifted, got 'noise'"):
+        GenerationSpec("joint", guidance_from="noise")
 
 
 def test_the_codec_round_trip_is_exact_and_normalised(model):

@@ -23,6 +23,8 @@ from cmmd_lightning.media import probe, read_frames, read_sound, write_sound, wr
 
 CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, n_fft=512, n_mels=32)
 KEYS = {"source", "outputs", "task", "seed", "steps", "media_seconds", "work_seconds", "status", "guidance_scale"}
+KEYS |= {"guidance_from"}
+SHIFTED = {"guidance_scale": 2.5, "guidance_from": "shifted"}
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +211,7 @@ def results(model: CMMD, spec: GenerationSpec, batch_size: int) -> dict[str, tor
     return {sample.stem: sample.sound for one in made for sample in one.samples}
 
 
-@pytest.mark.parametrize("settings", [{}, {"guidance_scale": 2.5, "ddim_eta": 0.5, "num_samples": 2}])
+@pytest.mark.parametrize("settings", [{}, {"guidance_scale": 2.5, "ddim_eta": 0.5, "num_samples": 2}, SHIFTED])
 def test_a_batch_and_single_runs_agree(model, media, tmp_path, settings):
     inputs = [media / "a.mp4", media / "b.mp4", media / "long.mp4"]
     together = results(model, spec_for("video_to_audio", inputs, tmp_path, **settings), batch_size=8)

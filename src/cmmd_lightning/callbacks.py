@@ -67,6 +67,7 @@ class PredictionWriter(Callback):
             "seed": spec.seed,
             "steps": spec.num_inference_steps,
             "guidance_scale": spec.guidance_scale,
+            "guidance_from": spec.guidance_from,
             "ddim_eta": spec.ddim_eta,
             "model": fingerprint(pl_module),
             "version": cmmd_lightning.__version__,

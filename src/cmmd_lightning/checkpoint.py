@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cmmd_lightning.preemption import DeferredSignals, agreed, may_ask
+
+_KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "hyper_parameters", "hparams_name")
 
 
 class StepCheckpoint(ModelCheckpoint):
@@ -118,6 +123,24 @@ class StepCheckpoint(ModelCheckpoint):
             return False
         passed = time.monotonic() - (self._last_time_checked or time.monotonic())
         return agreed(trainer, passed >= 60 * self.every_minutes)
+
+
+def export_weights(path: str | Path, output: str | Path, *, half: bool = False) -> None:
+    """Writes what of a training checkpoint is needed to generate: the averaged weights and the settings.
+
+    Args:
+        path: A checkpoint of `CMMD` or of the frame VAE.
+        output: The new one, a checkpoint like any other but for that training cannot go on from it.
+        half: Whether floating-point weights are stored in float16.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    kept = {key: checkpoint[key] for key in _KEPT if key in checkpoint}
+    if half:
+        state = kept["state_dict"]
+        kept["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    temporary = Path(output).with_suffix(".part")
+    torch.save(kept, temporary)
+    os.replace(temporary, output)
 
 
 class ExactResume(LightningModule):

@@ -240,6 +240,78 @@ def describe(settings: Mapping[str, Any], negatives: Mapping[str, Any], batch_si
     return 0
 
 
+def ablate(
+    recipes: list[str],
+    scenes: list[str] = ["bounce"],  # noqa: B006
+    seeds: list[int] = [0, 1, 2],  # noqa: B006
+    steps: list[int] = [600],  # noqa: B006
+    equal_compute: bool = True,
+    tasks: list[Literal["video_to_audio", "audio_to_video", "joint"]] = ["video_to_audio"],  # noqa: B006
+    guidance_scales: list[float] = [1.0, 2.0, 3.0, 5.0],  # noqa: B006
+    guidance_from: list[Literal["dropped", "shifted"]] = ["dropped"],  # noqa: B006
+    num_inference_steps: int = 15,
+    num_clips: int = 200,
+    num_train_clips: int = 800,
+    base: str = "ablation/base.yaml",
+    vae: str = "ablation/vae.yaml",
+    output_dir: str = "runs/ablation",
+) -> int:
+    """Train and measure recipes that differ in one thing each.
+
+    Args:
+        recipes: What is laid over the base: names of configs in ablation/ and flags KEY=VALUE, joined by +, such as
+            infonce+model.objective.temperature=0.05.
+        scenes: bounce, dance, or with a share of sounds that have a visible cause, such as bounce@0.5.
+        seeds: Of training.
+        steps: Optimiser steps after which a recipe is measured.
+        equal_compute: Measure also where a recipe has cost what the first one costs by then.
+        tasks: What is generated.
+        guidance_scales: Scales tried; 1 is no guidance.
+        guidance_from: What guidance leads away from.
+        num_inference_steps: Denoiser evaluations.
+        num_clips: Held-out clips.
+        num_train_clips: Clips to train on.
+        base: Config below the recipes.
+        vae: Config of the frame VAE, one for each scene.
+        output_dir: Folder for data, trainings and results.jsonl; what is there already is not done again.
+    """
+    from cmmd_lightning.ablation.run import Plan, run_ablation
+
+    plan = Plan(
+        recipes=tuple(recipes),
+        scenes=tuple(scenes),
+        seeds=tuple(seeds),
+        steps=tuple(steps),
+        equal_compute=equal_compute,
+        tasks=tuple(tasks),
+        guidance_scales=tuple(guidance_scales),
+        guidance_from=tuple(guidance_from),
+        num_inference_steps=num_inference_steps,
+        num_clips=num_clips,
+        num_train_clips=num_train_clips,
+        base=base,
+        vae=vae,
+    )
+    written, failed = run_ablation(plan, output_dir)
+    logger.info("written: %s", written)
+    return int(bool(failed))
+
+
+def compare(results: list[str], output_dir: str = "runs/comparison", baseline: str = "plain") -> int:
+    """Make tables and figures of what was ablated.
+
+    Args:
+        results: Files results.jsonl of `cmmd ablate`, read as one.
+        output_dir: Folder for comparison.md and its figures.
+        baseline: The recipe that others are compared with.
+    """
+    from cmmd_lightning.ablation.report import write_comparison
+
+    written = write_comparison(results, output_dir, baseline=baseline)
+    logger.info("written: %s", ", ".join(str(path) for path in written))
+    return 0
+
+
 def codec_round_trip(ckpt_path: str, task: str) -> RoundTrip:
     """The true clip through codec or vocoder of a checkpoint, for the ceiling of a score."""
     import torch
@@ -271,4 +343,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate,
     "render": render,
     "describe": describe,
+    "ablate": ablate,
+    "compare": compare,
 }

@@ -182,14 +182,11 @@ def cost_card(
     codec, note = codec_layout(CodecConfig(**settings.get("codec") or {}))
     shape = codec.latent_shape(clip.height, clip.width)
     cost = measure_network(spec, clip, shape)
-    contrastive = objective.contrastive_weight > 0 and objective.form == "condition"
-    joint = objective.task_probabilities[0] / sum(objective.task_probabilities)
-    wrong = objective.contrastive_share * negatives.num_negatives * (1 - objective.drop_probability) * (1 + joint)
-    extra = wrong if contrastive else 0.0
+    extra, frozen = contrastive_forwards(objective, negatives.num_negatives)
     cells = shape[0] * shape[1] * shape[2]
     hourly = 3600 * clip.fps * cells * 2 * 2 + 3600 * clip.sample_rate / clip.hop_length * clip.n_mels * 4
     weights = sum(p.numel() for p in codec.parameters())
-    step = cost["training_flops"] * (1 + extra)
+    step = cost["training_flops"] * (1 + extra) + cost["forward_flops"] * frozen
     card = {
         "clip": f"{clip.num_frames} frames {clip.height}x{clip.width} at {clip.fps:g} fps, {clip.duration:g} s, "
         f"{clip.sample_rate} Hz",
@@ -199,7 +196,7 @@ def cost_card(
         "codec parameters": f"{weights / 1e6:.2f} M, frozen{note and f' ({note})'}",
         "forward, one clip": f"{cost['forward_flops'] / 1e9:.2f} GFLOP (counted by operator)",
         "training step, one clip": f"{step / 1e9:.2f} GFLOP (forward and backward, and {extra:.2f} times as much again "
-        "for the contrastive term)",
+        f"for the contrastive term{f', and {frozen:.2f} forwards of the reference' if frozen else ''})",
         **_memory(cost, extra, weights, batch_size, spec.gradient_checkpointing),
         "checkpoint": f"{(cost['parameters'] * _CHECKPOINT_BYTES + weights * 8) / 1e9:.2f} GB (weights, moments, "
         "average; the codec with both)",
@@ -212,6 +209,47 @@ def cost_card(
             f"{_SUSTAINED / 1e12:g} TFLOP/s sustained (assumed, not measured)"
         )
     return card
+
+
+def contrastive_forwards(objective: ObjectiveSpec, num_negatives: int) -> tuple[float, float]:
+    """What the contrastive term adds to the one forward of an example, on average.
+
+    Args:
+        objective: Settings.
+        num_negatives: K.
+
+    Returns:
+        Forwards of the network with wrong partners, and forwards of the reference of the bound ``preference``.
+
+    Example:
+        >>> contrastive_forwards(ObjectiveSpec(task_probabilities=(0, 1, 0), drop_probability=0.5), 2)
+        (1.0, 0.0)
+    """
+    if objective.contrastive_weight == 0 or num_negatives == 0:
+        return 0.0, 0.0
+    low, high = objective.contrastive_times
+    measured = objective.contrastive_share * (high - low) * (1 - objective.drop_probability)
+    joint = objective.task_probabilities[0] / sum(objective.task_probabilities)
+    wrong = measured * num_negatives * (1 + joint) if objective.form == "condition" else 0.0
+    return wrong, measured + wrong if objective.bound == "preference" else 0.0
+
+
+def step_flops(settings: Mapping[str, Any], data: Mapping[str, Any]) -> float:
+    """Expected FLOPs of one training step, the contrastive term included.
+
+    Args:
+        settings: The arguments of `CMMD`, in plain types.
+        data: Of the data's arguments, ``negatives`` and ``batch_size``.
+
+    Returns:
+        FLOPs, counted by operator as `measure_network` does.
+    """
+    clip = ClipSpec.of(settings.get("clip"))
+    codec, _ = codec_layout(CodecConfig(**settings.get("codec") or {}))
+    cost = measure_network(NetworkSpec.of(settings.get("network")), clip, codec.latent_shape(clip.height, clip.width))
+    count = NegativeSpec.of(data.get("negatives")).num_negatives
+    wrong, frozen = contrastive_forwards(ObjectiveSpec.of(settings.get("objective")), count)
+    return (cost["training_flops"] * (1 + wrong) + cost["forward_flops"] * frozen) * data.get("batch_size", 16)
 
 
 def _memory(cost: Mapping[str, int], extra: float, codec: int, batch_size: int, recomputes: bool) -> dict[str, str]:

@@ -145,6 +145,7 @@ def _samples(
             names=names[part],
             num_inference_steps=spec.num_inference_steps,
             guidance_scale=spec.guidance_scale,
+            guidance_from=spec.guidance_from,
             ddim_eta=spec.ddim_eta,
             seed=spec.seed,
             on_step=lambda step: batch.on_progress(f"{what}, step {step + 1}/{spec.num_inference_steps}"),

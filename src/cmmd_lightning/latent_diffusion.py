@@ -14,7 +14,16 @@ from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.inputs import InputBatch
 from cmmd_lightning.data.randomness import example_generator
-from cmmd_lightning.diffusion.sampling import Denoiser, Pair, Task, ddim_sample, guided, window_starts, windowed
+from cmmd_lightning.diffusion.sampling import (
+    Denoiser,
+    GuidanceFrom,
+    Pair,
+    Task,
+    ddim_sample,
+    guided,
+    window_starts,
+    windowed,
+)
 from cmmd_lightning.diffusion.schedule import NoiseSchedule
 from cmmd_lightning.generation import GenerationSpec, generate
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
@@ -79,6 +88,44 @@ class LatentDiffusion(pl.LightningModule):
         model = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **kwargs)
         return model.eval()
 
+    def take_over(self, name: str) -> Self:
+        """Takes over the weights and statistics of a checkpoint: its network, codec and Mel.
+
+        Args:
+            name: As for `from_pretrained`.
+
+        Returns:
+            The model of the checkpoint, in eval mode.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: If it is no checkpoint of such a model, or one of another clip, network, codec or schedule.
+        """
+        try:
+            pretrained = self.from_pretrained(name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(f"{name}: expected a checkpoint of CMMD, got a file that is none ({reason})") from error
+        ours, theirs = self._layout(), pretrained._layout()
+        other = [key for key in ours if ours[key] != theirs[key]]
+        if other:
+            expected, got = (", ".join(f"{key} {layout[key]}" for key in other) for layout in (ours, theirs))
+            raise ValueError(f"{name}: expected a checkpoint with {expected}, got {got}")
+        self.load_state_dict(pretrained.state_dict())
+        return pretrained
+
+    def _layout(self) -> dict[str, Any]:
+        """What two models must agree in for the weights of one to mean the same in the other."""
+        network = {key: value for key, value in self.network.spec.to_dict().items() if key != "gradient_checkpointing"}
+        parts = {"clip": self.clip.to_dict(), "network": network}
+        return {
+            **{f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()},
+            "schedule_shift": self.schedule.shift,
+            "codec": self.codec.fingerprint()[:12],
+        }
+
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] to normalised latents (B, C, T, h, w), the posterior's mean."""
@@ -114,6 +161,7 @@ class LatentDiffusion(pl.LightningModule):
         names: Sequence[str],
         num_inference_steps: int = 50,
         guidance_scale: float = 1.0,
+        guidance_from: GuidanceFrom = "dropped",
         ddim_eta: float = 0.0,
         seed: int = 0,
         on_step: Callable[[int], None] | None = None,
@@ -127,7 +175,9 @@ class LatentDiffusion(pl.LightningModule):
             num_frames: T, at least the clip's.
             names: One name per example; noise follows from (seed, name), so a batch and single runs agree.
             num_inference_steps: Denoiser evaluations.
-            guidance_scale: Classifier-free guidance; 1 is none.
+            guidance_scale: Scale of the guidance; 1 is none.
+            guidance_from: What guidance leads away from: the other modality ``dropped`` (classifier-free), or
+                ``shifted`` by half of its length. See `guided`.
             ddim_eta: Share of fresh noise per step.
             seed: Seed of the noise.
             on_step: Called after each step, for a progress bar.
@@ -136,7 +186,7 @@ class LatentDiffusion(pl.LightningModule):
             Latents and log-Mel, normalised, generated or given.
 
         Raises:
-            ValueError: If T is shorter than the clip.
+            ValueError: If T is shorter than the clip, or ``guidance_from`` is unknown.
         """
         clip = self.clip
         if num_frames < clip.num_frames:
@@ -162,7 +212,7 @@ class LatentDiffusion(pl.LightningModule):
             mel_starts = [*(min(clip.mel_index(start), last) for start in starts[:-1]), last]
             denoiser = windowed(denoiser, starts, mel_starts, (clip.num_frames, clip.mel_frames))
         return ddim_sample(
-            guided(denoiser, task, noise("dropped"), guidance_scale, guidance_scale),
+            guided(denoiser, task, noise("dropped"), guidance_scale, guidance_scale, guidance_from),
             self.schedule,
             noise_video if video is None else video.to(self.device),
             noise_mel if mel is None else mel.to(self.device),
@@ -179,7 +229,8 @@ class LatentDiffusion(pl.LightningModule):
         Args:
             frames: (B, 3, T, H, W) in [-1, 1], at the clip's rate and size; T at least the clip's.
             names: Names of the examples, for their noise; by default their places in the batch.
-            settings: ``num_inference_steps``, ``guidance_scale``, ``ddim_eta``, ``seed``, ``on_step``; see `sample`.
+            settings: ``num_inference_steps``, ``guidance_scale``, ``guidance_from``, ``ddim_eta``, ``seed``,
+                ``on_step``; see `sample`.
 
         Returns:
             (B, N) in [-1, 1], exactly as long as the frames.

@@ -92,6 +92,10 @@ class CMMDCLI(LightningCLI):
         known = signature(getattr(cmmd_lightning, class_path.rpartition(".")[2])).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
         flags = flags_of(self.typed, "model")
+        settings = config.model.get("init_args") or {}
+        if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
+            model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
+            flags.pop("pretrained", None)
         if last:  # the same command again: where the codec came from is not in the checkpoint, the codec is
             flags.pop("codec.path", None)
         refuse_overruled(flags, stored, self.checkpoint)

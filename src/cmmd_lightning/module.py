@@ -6,21 +6,22 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
 
 from cmmd_lightning.checkpoint import ExactResume
 from cmmd_lightning.codecs import CodecConfig, resolved
 from cmmd_lightning.data.clips import ClipSpec
+from cmmd_lightning.data.outputs import fingerprint
 from cmmd_lightning.data.randomness import example_generator
+from cmmd_lightning.diffusion.draws import Draws, draw_example, stack_draws
 from cmmd_lightning.diffusion.objective import (
-    Draws,
     Errors,
     ObjectiveSpec,
     contrastive_loss,
     diffusion_loss,
-    draw_example,
     measure_errors,
-    stack_draws,
+    reference_errors,
 )
 from cmmd_lightning.diffusion.sampling import Pair
 from cmmd_lightning.evaluation.generated import EvaluationSpec, GeneratedClips, logged_values, save_report
@@ -52,6 +53,9 @@ class CMMD(LatentDiffusion, ExactResume):
         decay: ``constant`` after the warm-up, or ``cosine`` down to zero at the trainer's last step.
         vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
         seed: Seed of everything random in training.
+        pretrained: Checkpoint of a CMMD of the same clip, network and codec, as for `from_pretrained`: every fit starts
+            from its averaged weights and its statistics, not from those of the data, and with the objective's bound
+            ``preference`` a frozen copy of its network is the reference. Read when a fit begins or goes on, only then.
 
     Example:
         >>> model = CMMD(clip=ClipSpec(height=32, width=32), network=NetworkSpec((32, 32), (32, 32)))
@@ -73,10 +77,13 @@ class CMMD(LatentDiffusion, ExactResume):
         decay: Literal["constant", "cosine"] = "constant",
         vocoder: str = "griffin_lim",
         seed: int = 0,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__(clip, network, codec, schedule_shift, vocoder)
         self.objective = ObjectiveSpec.of(objective)
         self.evaluation = EvaluationSpec()
+        self._reference: nn.Module | None = None
+        self._reference_fingerprint: str | None = None
         # plain types only, so that checkpoints load with weights_only=True
         self.save_hyperparameters(
             {
@@ -93,14 +100,61 @@ class CMMD(LatentDiffusion, ExactResume):
                 "decay": decay,
                 "vocoder": vocoder,
                 "seed": seed,
+                "pretrained": None if pretrained is None else str(pretrained),
             }
         )
 
     def setup(self, stage: str) -> None:
-        """Takes over the statistics that the data module measured, before a fit."""
+        """Takes over, before a fit, what ``pretrained`` holds, or else the statistics that the data module measured.
+
+        Raises:
+            FileNotFoundError: If ``pretrained`` is not there.
+            ValueError: If it does not fit this model, or the bound ``preference`` has none.
+        """
+        if stage != "fit":
+            return
+        self._reference = self._reference_fingerprint = None
+        name, prefers = self.hparams["pretrained"], self.objective.bound == "preference"
+        if name is None and prefers:
+            raise ValueError(
+                "CMMD.pretrained: expected a checkpoint, the reference of the bound 'preference', got none"
+            )
         statistics = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
-        if stage == "fit" and statistics is not None:
+        if name is not None:
+            network = self.take_over(name).network.requires_grad_(False)
+            if prefers:
+                # not among the modules: neither trained, nor averaged, nor in checkpoints
+                self.__dict__["_reference"] = network
+                self._reference_fingerprint = fingerprint(network)
+        elif statistics is not None:
             statistics.apply(self.codec, self.mel)
+
+    def on_fit_start(self) -> None:
+        """The reference goes where the network is."""
+        if self._reference is not None:
+            self._reference.to(next(self.network.parameters()))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes what the reference is, of the bound ``preference``; see `ExactResume`."""
+        super().on_save_checkpoint(checkpoint)
+        if self._reference_fingerprint is not None:
+            checkpoint["reference"] = self._reference_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on as `ExactResume` says, against the same reference.
+
+        Raises:
+            ValueError: If ``pretrained`` holds another network than the one that the fit began with.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return
+        expected, got = checkpoint.get("reference"), self._reference_fingerprint
+        if expected is not None and got is not None and expected != got:
+            raise ValueError(
+                f"{self.hparams['pretrained']}: expected the network that the fit began with as its reference "
+                f"({expected[:12]}), got another ({got[:12]})"
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW over the network, with warm-up and, if wanted, cosine decay."""
@@ -140,7 +194,8 @@ class CMMD(LatentDiffusion, ExactResume):
         ]
         return stack_draws(draws).to(self.device)
 
-    def _errors(self, batch: dict[str, Tensor], draws: Draws, with_negatives: bool) -> Errors:
+    def _normalised(self, batch: dict[str, Tensor], with_negatives: bool) -> tuple[Pair, Pair | None]:
+        """Clean data, and wrong partners where they are wanted and there."""
         data = self.codec.normalize(batch["video_latents"]), self.mel.normalize(batch["mel"])
         negatives: Pair | None = None
         if with_negatives and "video_negatives" in batch:
@@ -149,14 +204,18 @@ class CMMD(LatentDiffusion, ExactResume):
                 self.codec.normalize(wrong_video.flatten(0, 1)).unflatten(0, wrong_video.shape[:2]),
                 self.mel.normalize(wrong_mel),
             )
-        return measure_errors(self.network, self.schedule, data, negatives, draws, self.objective.form)
+        return data, negatives
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """L_diffusion + eta L_contrastive; logs each modality's loss on true pairs, on negatives, and the gap."""
-        draws = self._draws(batch, batch_idx)
-        errors = self._errors(batch, draws, self.objective.contrastive_weight > 0)
-        diffusion, contrastive = diffusion_loss(errors, draws), contrastive_loss(errors, self.objective)
-        loss = diffusion + self.objective.contrastive_weight * contrastive
+        draws, objective = self._draws(batch, batch_idx), self.objective
+        data, negatives = self._normalised(batch, objective.contrastive_weight > 0)
+        reference: Errors | None = None
+        if self._reference is not None:
+            reference = reference_errors(self._reference, self.schedule, data, negatives, draws, objective.form)
+        errors = measure_errors(self.network, self.schedule, data, negatives, draws, objective.form)
+        diffusion, contrastive = diffusion_loss(errors, draws), contrastive_loss(errors, objective, reference)
+        loss = diffusion + objective.contrastive_weight * contrastive
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(errors.video))
         self.log("train/diffusion", diffusion.detach(), batch_size=len(errors.video))
         self.log("train/contrastive", contrastive.detach(), batch_size=len(errors.video))
@@ -207,7 +266,8 @@ class CMMD(LatentDiffusion, ExactResume):
 
     def _evaluation_step(self, stage: str, batch: dict[str, Tensor], batch_idx: int) -> None:
         draws = self._draws(batch, batch_idx)
-        errors = self._errors(batch, draws, with_negatives=True)
+        data, negatives = self._normalised(batch, with_negatives=True)
+        errors = measure_errors(self.network, self.schedule, data, negatives, draws, self.objective.form)
         self.log(
             f"{stage}/loss", diffusion_loss(errors, draws), prog_bar=True, sync_dist=True, batch_size=len(errors.video)
         )

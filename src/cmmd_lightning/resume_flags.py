@@ -114,7 +114,8 @@ def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], pat
 
     Args:
         settings: The model's part of the config.
-        stored: The checkpoint's hyperparameters; its codec is resolved, and not compared.
+        stored: The checkpoint's hyperparameters; its codec is resolved, and not compared. Of ``pretrained`` it counts
+            only whether there is one: its file may have moved.
         path: The checkpoint.
 
     Raises:
@@ -122,12 +123,14 @@ def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], pat
     """
     for name, value in settings.items():
         kept = stored.get(name)
+        if name == "codec" or name not in stored or (name == "pretrained" and value and kept):
+            continue
         pairs = {name: (value, kept)}
         if isinstance(value, Mapping) and isinstance(kept, Mapping):
             pairs = {f"{name}.{key}": (part, kept[key]) for key, part in value.items() if key in kept}
         for key, (new, old) in pairs.items():
             same = _says(list(new) if isinstance(new, tuple) else new, old)
-            if name in stored and name != "codec" and not same:
+            if not same:
                 raise UsageError(
                     f"{path}: the last checkpoint was made with model.{key} {old}, the config says {new}; "
                     "give another --trainer.default_root_dir, or go on with its settings by --ckpt_path last"

@@ -185,6 +185,32 @@ def test_periods_are_avoided(prepared: Prepared) -> None:
     assert {offset % 5 for offset in offsets} == {2, 3}
 
 
+def test_a_curriculum_brings_the_shifts_closer(prepared: Prepared) -> None:
+    """At every step the examples are those of its longest shift; validation has the last."""
+    limits = {"kinds": ("shift",), "min_shift_seconds": 0.1}
+    train = of_split(prepared.sources, "train")
+
+    def shifts(**settings: float) -> ClipDataset:
+        return ClipDataset(train, prepared.cache, negatives=NegativeSpec(2, **limits, **settings), seed=1)
+
+    taught = shifts(max_shift_seconds=0.8, curriculum_steps=20)
+    for position, longest in ((0, 0.8), (10, 0.4), (20, 0.2), (500, 0.2)):
+        for index in range(5):
+            assert_same(taught[position, index], shifts(max_shift_seconds=longest)[position, index])
+    for index in range(len(taught)):
+        assert_same(taught[index], shifts(max_shift_seconds=0.2)[index])
+    assert not torch.equal(taught[0, 0]["mel_negatives"], shifts(max_shift_seconds=0.2)[0, 0]["mel_negatives"])
+    late = [offsets_of(taught, taught[position, 0]) for position in range(20, 60)]
+    assert {abs(offset) for offsets in late for offset in offsets} == {1, 2}
+
+
+def offsets_of(dataset: ClipDataset, example: Example) -> list[int]:
+    """Frames by which the sounds of another stretch are shifted; those that were rolled are left out."""
+    taken = [mel_frames_from(dataset, int(example["source"]), clip) for clip in example["mel_negatives"]]
+    first = round(float(example["start"]) * 10)
+    return [frames[0] // 8 - first for frames in taken if frames == list(range(frames[0], frames[0] + L))]
+
+
 def test_one_source_has_no_substitute_but_a_shift(prepared: Prepared) -> None:
     one = ClipDataset([prepared.sources[3]], prepared.cache, negatives=NegativeSpec(4, kinds=("substitution",)))
     for position in range(5):

@@ -123,6 +123,29 @@ def test_kinds_are_drawn_by_their_weights() -> None:
     assert shares(weighted) == pytest.approx({"swap": 0.75, "reversal": 0.25, "shift": 0.0}, abs=0.02)
 
 
+def test_the_longest_shift_falls_geometrically_to_twice_the_shortest() -> None:
+    spec = NegativeSpec(min_shift_seconds=0.1, max_shift_seconds=3.2, curriculum_steps=40)
+    longest = [spec.at(step).max_shift_seconds for step in range(60)]
+    assert longest[:40] == pytest.approx([3.2 * (1 / 16) ** (step / 40) for step in range(40)])
+    assert longest[:41:10] == pytest.approx([3.2, 1.6, 0.8, 0.4, 0.2])
+    assert set(longest[40:]) == {longest[40]}
+    # no step but the curriculum's length and the limits counts; validation clips have the end of it
+    assert spec.at(-1) == spec.at(40) == spec.at(10**9)
+    plain = NegativeSpec(min_shift_seconds=0.1, max_shift_seconds=longest[7])
+    assert spec.at(7) == plain
+    assert spec.at(7).at(30) == plain
+
+
+def test_a_curriculum_that_begins_at_its_end_stays_there() -> None:
+    spec = NegativeSpec(min_shift_seconds=0.3, max_shift_seconds=0.5, curriculum_steps=10)
+    assert {spec.at(step).max_shift_seconds for step in (-1, 0, 5, 10, 99)} == {0.5}
+
+
+def test_without_a_curriculum_a_spec_is_itself_at_every_step() -> None:
+    for spec in (NegativeSpec(), NegativeSpec(max_shift_seconds=2.0)):
+        assert spec.at(0) is spec.at(7) is spec.at(-1) is spec
+
+
 def test_plain_form_and_back() -> None:
     spec = NegativeSpec(num_negatives=2, kinds=("swap", "shift"), weights=(1.0, 2.0), max_shift_seconds=3.0)
     plain = spec.to_dict()
@@ -143,6 +166,8 @@ def test_plain_form_and_back() -> None:
         ({"weights": (0.0, 0.0, 0.0)}, "not all 0"),
         ({"min_shift_seconds": 0.0}, "must be positive"),
         ({"max_shift_seconds": 0.1}, "at least min_shift_seconds"),
+        ({"curriculum_steps": -1}, "curriculum_steps must not be negative, got -1"),
+        ({"curriculum_steps": 5}, "curriculum_steps needs max_shift_seconds to begin with, got None"),
     ],
 )
 def test_settings_are_checked(settings: dict, message: str) -> None:

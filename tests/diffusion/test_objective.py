@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -8,19 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cmmd_lightning.diffusion.objective import (
+from cmmd_lightning.diffusion.bounds import Bound
+from cmmd_lightning.diffusion.draws import (
     AUDIO_TO_VIDEO,
     JOINT,
     VIDEO_TO_AUDIO,
     Draws,
+    draw_example,
+    stack_draws,
+)
+from cmmd_lightning.diffusion.objective import (
     Errors,
     ObjectiveSpec,
-    contrastive_bound,
     contrastive_loss,
     diffusion_loss,
-    draw_example,
     measure_errors,
-    stack_draws,
+    reference_errors,
     velocity_error,
 )
 from cmmd_lightning.diffusion.schedule import NoiseSchedule
@@ -194,6 +198,39 @@ def test_the_contrastive_share_is_spread_evenly_over_the_batch(share, every):
     assert chosen == list(range(every - 1, 16, every))
 
 
+@pytest.mark.parametrize("task", [JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO])
+@pytest.mark.parametrize("times", [(0.3, 0.7), (0.0, 0.2), (0.9, 1.0)])
+def test_the_contrastive_term_is_measured_at_some_times_only(task, times):
+    """t of the generated modality decides; nothing that is drawn changes."""
+    settings = {"task_probabilities": ONLY[task], "drop_probability": 0.3, "contrastive_share": 0.5}
+    whole = draws_of(ObjectiveSpec(**settings), 300)
+    part = draws_of(ObjectiveSpec(contrastive_times=times, **settings), 300)
+    t = whole.t_audio if task == VIDEO_TO_AUDIO else whole.t_video  # of joint ones both, unless one is dropped
+    assert torch.equal(part.contrastive, whole.contrastive & (t >= times[0]) & (t <= times[1]))
+    assert 0 < part.contrastive.sum() < whole.contrastive.sum()
+    for name, value in vars(whole).items():
+        assert name == "contrastive" or torch.equal(value, getattr(part, name)), name
+
+
+def test_draws_are_what_they_were_before_times_could_be_chosen():
+    """Golden: the first numbers of a generator, read by hand in the order in which they are drawn."""
+    spec, g = ObjectiveSpec(), torch.Generator().manual_seed(3)
+    task = int(torch.multinomial(torch.tensor([0.34, 0.33, 0.33], dtype=torch.float64), 1, generator=g))
+    t, drop, _ = torch.rand(3, generator=g, dtype=torch.float64).tolist()
+    d = draw_example(torch.Generator().manual_seed(3), spec, 0, VIDEO, AUDIO)
+    assert t in (d.t_video.item(), d.t_audio.item())
+    assert d.generates_video.item() == (task != VIDEO_TO_AUDIO)
+    assert d.contrastive.item() == (drop >= 0.1)
+    assert torch.equal(d.noise_video[0], torch.randn(VIDEO, generator=g))
+
+
+def test_some_examples_of_draws():
+    draws = draws_of(ObjectiveSpec(), 6)
+    some = draws.take(torch.tensor([4, 1]))
+    for name, value in vars(draws).items():
+        assert torch.equal(getattr(some, name), torch.stack([value[4], value[1]])), name
+
+
 # ---- errors
 
 
@@ -268,8 +305,87 @@ def test_without_negatives_there_is_no_contrastive_term(form):
     for none in (None, (negatives[0][:, :0], negatives[1][:, :0])):
         errors = measure_errors(Crossing(), SCHEDULE, data, none, draws, form)
         assert len(errors.video_rows) == len(errors.audio_rows) == 0
-        for bound in ("linear", "hinge", "infonce"):
+        for bound in get_args(Bound):
             assert contrastive_loss(errors, ObjectiveSpec(bound=bound)).item() == 0.0
+
+
+# ---- the reference
+
+
+@pytest.mark.parametrize("form", ["condition", "target"])
+@pytest.mark.parametrize("task", [None, JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO])
+def test_the_reference_sees_the_same_inputs_and_no_more_than_it_must(task, form):
+    probabilities = {} if task is None else {"task_probabilities": ONLY[task]}
+    spec = ObjectiveSpec(drop_probability=0.3, contrastive_share=0.5, **probabilities)
+    draws, (data, negatives) = draws_of(spec, 12), data_of(12, 2)
+    network, reference = Crossing(), Crossing()
+    errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
+    known = reference_errors(reference, SCHEDULE, data, negatives, draws, form)
+    # with the weights of the network, its errors on the contrastive examples
+    for pair, same in zip(errors.pairs(), known.pairs(), strict=True):
+        for got, expected in zip(same, pair, strict=True):
+            torch.testing.assert_close(got, expected)
+            assert not got.requires_grad
+    chosen, extra = int(draws.contrastive.sum()), len(errors.video_rows) + len(errors.audio_rows)
+    assert 0 < chosen < 12
+    assert reference.batches == [chosen + (2 * extra if form == "condition" else 0)]
+
+
+def test_without_contrastive_examples_the_reference_is_not_asked():
+    network, (data, negatives) = Crossing(), data_of(3)
+    draws = draws_of(ObjectiveSpec(contrastive_share=0.1), 3)
+    assert not draws.contrastive.any()
+    assert reference_errors(network, SCHEDULE, data, negatives, draws) is None
+    assert reference_errors(network, SCHEDULE, data, None, draws_of(ObjectiveSpec(), 3)) is None
+    assert network.batches == []
+    spec = ObjectiveSpec(bound="preference")
+    assert contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), spec).item() == 0.0
+
+
+@pytest.mark.parametrize("form", ["condition", "target"])
+def test_preference_by_separate_forwards(form):
+    """mean_k -log sigmoid(-beta ((e - e_neg) - (e_ref - e_ref_neg))), one number at a time."""
+    spec = ObjectiveSpec(bound="preference", form=form, beta=3.0, drop_probability=0.2, contrastive_share=0.5)
+    draws, (data, negatives) = draws_of(spec, 10), data_of(10, 3)
+    network, reference = Crossing(), Crossing()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.3 * torch.tensor([1.0, -1.0, 0.5])
+    mine, theirs = (one_by_one(n, data, negatives, draws, form) for n in (network, reference))
+    total = 0.0
+    for name in ("video", "audio"):
+        for i, row in mine[f"{name}_negative"].items():
+            gaps = mine[name][i] - row - (theirs[name][i] - theirs[f"{name}_negative"][i])
+            total += sum(-math.log(1 / (1 + math.exp(3.0 * gap))) for gap in gaps.tolist()) / 3
+    errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
+    known = reference_errors(reference, SCHEDULE, data, negatives, draws, form)
+    loss = contrastive_loss(errors, spec, known)
+    assert loss.item() == pytest.approx(total / (10 * 0.5), rel=1e-5)
+    # the errors of the reference on the whole batch say the same
+    whole = measure_errors(reference, SCHEDULE, data, negatives, draws, form)
+    torch.testing.assert_close(contrastive_loss(errors, spec, whole), loss)
+    with pytest.raises(ValueError, match="bound 'preference': expected the errors of a reference network, got none"):
+        contrastive_loss(errors, spec)
+
+
+def test_only_the_network_learns_from_the_preference():
+    spec = ObjectiveSpec(bound="preference", drop_probability=0.0)
+    draws, (data, negatives) = draws_of(spec, 16), data_of(16)
+    network, reference = Crossing(), Crossing()
+    known = reference_errors(reference, SCHEDULE, data, negatives, draws)
+
+    def loss():
+        return contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), spec, known)
+
+    first = loss()
+    terms = 16 + int((draws.generates_video & draws.generates_audio).sum())
+    assert first.item() == pytest.approx(math.log(2) * terms / 16, rel=1e-5)  # it begins as its own reference
+    first.backward()
+    assert all(parameter.grad is None for parameter in reference.parameters())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter -= 0.005 * parameter.grad
+    assert loss() < first
 
 
 # ---- masks
@@ -337,55 +453,7 @@ def test_a_dropped_condition_tells_the_network_nothing():
     assert torch.equal(plain.audio, other.audio)
 
 
-# ---- bounds
-
-
-def test_bounds_by_hand():
-    error, negative = torch.tensor([0.2, 0.5]), torch.tensor([[0.4, 0.25], [0.1, 0.9]])
-    assert contrastive_bound(error, negative, "linear").tolist() == pytest.approx([-0.325, -0.5])
-    hinge = contrastive_bound(error, negative, "hinge", margin=0.1)
-    assert hinge.tolist() == pytest.approx([(0 + 0.05) / 2, (0.5 + 0) / 2])
-    got = contrastive_bound(error, negative, "infonce", temperature=0.1)
-    first = -math.log(math.exp(-2) / (math.exp(-2) + math.exp(-4) + math.exp(-2.5)))
-    second = -math.log(math.exp(-5) / (math.exp(-5) + math.exp(-1) + math.exp(-9)))
-    assert got.tolist() == pytest.approx([first, second], rel=1e-5)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**31 - 1), count=st.integers(1, 6), temperature=st.floats(0.02, 2.0))
-def test_infonce_is_cross_entropy_of_the_true_partner(seed, count, temperature):
-    generator = torch.Generator().manual_seed(seed)
-    error, negative = torch.rand(5, generator=generator), torch.rand(5, count, generator=generator)
-    logits = -torch.cat([error[:, None], negative], 1) / temperature
-    expected = F.cross_entropy(logits, torch.zeros(5, dtype=torch.long), reduction="none")
-    got = contrastive_bound(error, negative, "infonce", temperature)
-    torch.testing.assert_close(got, expected)
-    assert (got >= 0).all()
-
-
-def test_a_network_that_ignores_its_partner_scores_log_of_the_choices():
-    error = torch.rand(4)
-    got = contrastive_bound(error, error[:, None].expand(4, 3), "infonce")
-    torch.testing.assert_close(got, torch.full((4,), math.log(4.0)))
-    torch.testing.assert_close(contrastive_bound(error, error[:, None], "hinge", margin=0.3), torch.full((4,), 0.3))
-
-
-@pytest.mark.parametrize("bound", ["linear", "hinge", "infonce"])
-def test_the_mean_over_negatives_and_no_end_to_what_is_far(bound):
-    error, negative = torch.tensor([0.3]), torch.tensor([[0.35]])
-    one = contrastive_bound(error, negative, bound)
-    if bound != "infonce":  # K copies of one negative count as one
-        torch.testing.assert_close(contrastive_bound(error, negative.expand(1, 5), bound), one)
-    far = contrastive_bound(error, torch.tensor([[1e4]]), bound).item()
-    assert far == (-1e4 if bound == "linear" else pytest.approx(0.0, abs=1e-6))  # only linear is unbounded below
-
-
-@pytest.mark.parametrize("bound", ["linear", "hinge", "infonce"])
-def test_the_bounds_push_wrong_partners_up_and_the_true_one_down(bound):
-    error, negative = torch.tensor([0.3], requires_grad=True), torch.tensor([[0.35, 0.32]], requires_grad=True)
-    contrastive_bound(error, negative, bound).sum().backward()
-    assert (negative.grad < 0).all()
-    assert error.grad is None if bound == "linear" else (error.grad > 0).all()
+# ---- gradients
 
 
 @pytest.mark.parametrize("form", ["condition", "target"])
@@ -425,6 +493,9 @@ def test_the_contrastive_term_has_the_reduction_of_the_diffusion_loss():
     # Measured on half of the examples, it keeps its size.
     half = contrastive_loss(errors, ObjectiveSpec(bound="linear", contrastive_share=0.5))
     assert half.item() == pytest.approx(-(v + a) / 2)
+    # Measured at half of the times, it is not made up for.
+    some = contrastive_loss(errors, ObjectiveSpec(bound="linear", contrastive_times=(0.0, 0.5)))
+    assert some.item() == pytest.approx(-(v + a) / 4)
 
 
 def test_half_batches_average_to_the_whole():
@@ -460,6 +531,11 @@ def test_velocity_error_is_one_mean_per_example():
         ("task_probabilities", (0.0, 0.0, 0.0)),
         ("task_probabilities", (-1.0, 1.0, 1.0)),
         ("drop_probability", 1.0),
+        ("contrastive_times", (0.5, 0.5)),
+        ("contrastive_times", (-0.1, 0.5)),
+        ("contrastive_times", (0.5, 1.1)),
+        ("contrastive_times", (0.5,)),
+        ("beta", 0.0),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):
@@ -468,6 +544,8 @@ def test_settings_out_of_range_are_refused(name, value):
 
 
 def test_settings_survive_their_plain_form():
-    spec = ObjectiveSpec(form="target", task_probabilities=(1.0, 2.0, 3.0))
-    assert ObjectiveSpec.of(spec.to_dict()) == spec
+    spec = ObjectiveSpec(form="target", task_probabilities=(1.0, 2.0, 3.0), contrastive_times=(0.25, 0.75))
+    plain = spec.to_dict()
+    assert (plain["task_probabilities"], plain["contrastive_times"]) == ([1.0, 2.0, 3.0], [0.25, 0.75])
+    assert ObjectiveSpec.of(plain) == spec
     assert ObjectiveSpec.of(None) == ObjectiveSpec()

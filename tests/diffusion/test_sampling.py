@@ -156,8 +156,57 @@ def test_guidance_is_dropped_plus_scale_times_the_difference():
     torch.testing.assert_close(got[1], without_video + 3.0 * (plain[1] - without_video))
 
 
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_guidance_away_from_a_shifted_partner(scale):
+    """v_shifted + scale (v - v_shifted): the other modality at its own time, its second half first."""
+    video, audio, dropped = noise(*VIDEO), noise(*AUDIO, seed=1), (noise(*VIDEO, seed=2), noise(*AUDIO, seed=3))
+    t, zero = torch.full((2,), 0.6), torch.zeros(2)
+    late_video, late_audio = torch.cat([video[:, :, 2:], video[:, :, :2]], 2), audio[:, :, [*range(6, 12), *range(6)]]
+    for task, t_video, t_audio in (("video_to_audio", zero, t), ("audio_to_video", t, zero), ("joint", t, t)):
+        plain = aware(video, audio, t_video, t_audio)
+        got = guided(aware, task, dropped, scale, scale, "shifted")(video, audio, t_video, t_audio)
+        away = aware(video, late_audio, t_video, t_audio)[0], aware(late_video, audio, t_video, t_audio)[1]
+        for i, generated in enumerate((task != "video_to_audio", task != "audio_to_video")):
+            assert not torch.allclose(plain[i], away[i], atol=1e-3)
+            expected = away[i] + scale * (plain[i] - away[i]) if generated else plain[i]
+            torch.testing.assert_close(got[i], expected)
+
+
+def aware(z_video, z_audio, t_video, t_audio):
+    """Like `denoiser`, and it sees when in the other modality something is."""
+    loud = (z_audio * torch.arange(12.0)).mean((1, 2)) + t_audio.float()
+    bright = (z_video * torch.arange(4.0).reshape(4, 1, 1)).mean((1, 2, 3, 4)) - t_video.float()
+    return torch.tanh(z_video + loud.reshape(-1, 1, 1, 1, 1)), torch.sin(z_audio + bright.reshape(-1, 1, 1))
+
+
+def test_a_length_that_is_odd_is_shifted_by_the_lesser_half():
+    seen = []
+
+    def watch(*inputs):
+        seen.append(inputs)
+        return inputs[0], inputs[1]
+
+    video, audio, t = (
+        torch.arange(5.0).reshape(1, 1, 5, 1, 1),
+        torch.arange(7.0).reshape(1, 1, 7),
+        torch.full((1,), 0.3),
+    )
+    guided(watch, "joint", (video, audio), 2.0, 2.0, "shifted")(video, audio, t, t / 2)
+    ((videos, audios, t_videos, t_audios),) = seen
+    assert videos.flatten(1).tolist() == [[0, 1, 2, 3, 4], [3, 4, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert audios.flatten(1).tolist() == [[*range(7)], [*range(7)], [4, 5, 6, 0, 1, 2, 3]]
+    assert torch.equal(t_videos, t.expand(3))
+    assert torch.equal(t_audios, t.expand(3) / 2)
+
+
+def test_guidance_from_something_else_is_refused():
+    with pytest.raises(ValueError, match="guidance_from must be 'dropped' or 'shifted', got 'noise'"):
+        guided(denoiser, "joint", (noise(*VIDEO), noise(*AUDIO)), 2.0, 2.0, "noise")
+
+
+@pytest.mark.parametrize("guidance_from", ["dropped", "shifted"])
 @pytest.mark.parametrize(("task", "scale", "batch"), [("joint", 2.0, 6), ("video_to_audio", 2.0, 4), ("joint", 1.0, 2)])
-def test_guidance_is_one_batched_forward_and_free_at_scale_one(task, scale, batch):
+def test_guidance_is_one_batched_forward_and_free_at_scale_one(task, scale, batch, guidance_from):
     sizes = []
 
     def watch(*inputs):
@@ -166,7 +215,7 @@ def test_guidance_is_one_batched_forward_and_free_at_scale_one(task, scale, batc
 
     t = torch.full((2,), 0.5)
     video, audio = noise(*VIDEO), noise(*AUDIO)
-    guided(watch, task, (video, audio), scale, scale)(video, audio, t, t)
+    guided(watch, task, (video, audio), scale, scale, guidance_from)(video, audio, t, t)
     assert sizes == [batch]
 
 

@@ -116,9 +116,10 @@ def test_clips_come_in_any_order_and_batch_and_some_twice(model, true, wrong):
 def test_what_the_sampler_is_asked_for(model, true, monkeypatch):
     calls: list = []
     monkeypatch.setattr(model, "sample", sampler_of(true, calls))
-    spec = EvaluationSpec(("audio_to_video", "video_to_audio"), 7, 1.5, 0.25, seed=3)
+    spec = EvaluationSpec(("audio_to_video", "video_to_audio"), 7, 1.5, 0.25, seed=3, guidance_from="shifted")
     GeneratedClips(model, spec).add([4, 2], true[0][[4, 2]], true[1][[4, 2]])
     settings = {"num_inference_steps": 7, "guidance_scale": 1.5, "ddim_eta": 0.25, "seed": 3}
+    settings["guidance_from"] = "shifted"
     # one by one on a CPU; the condition and nothing else is handed in
     assert calls == [
         ("audio_to_video", True, False, 16, ["4"], settings),
@@ -157,6 +158,7 @@ def test_the_report_has_the_form_of_all_reports(wrong, tmp_path, caplog):
         assert entry["ci95"][0] <= entry["value"] <= entry["ci95"][1]
         assert all(0 <= entry[key] <= 1 for key in ("value", "floor", "floor_random", "ceiling"))
         assert kept["runs"][task]["sampling"]["num_inference_steps"] == 25
+        assert kept["runs"][task]["sampling"]["guidance_from"] == "dropped"
         assert kept["runs"][task]["detectors"]["video"] == "turns"
     page = (tmp_path / "test_report.html").read_text()
     assert "video_to_audio" in page
@@ -214,6 +216,7 @@ def test_no_clips_are_a_report_without_values(model, true, tmp_path):
     [
         ({"tasks": ("dub",)}, "tasks: expected some of video_to_audio, audio_to_video, joint, got dub"),
         ({"tasks": ()}, "got none"),
+        ({"guidance_from": "noise"}, "guidance_from: expected dropped or shifted, got noise"),
         ({"num_inference_steps": 0}, "num_inference_steps: expected at least 1, got 0"),
     ],
 )

@@ -126,9 +126,10 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return self._example(position, index, source, frame)
 
     def _example(self, position: int, index: int, source: int, frame: int) -> dict[str, Tensor]:
-        clip = self._place(source, frame)
-        video = self._with_negatives(self._latents, clip, example_rng(self.seed, position, index, "video negatives"))
-        mels = self._with_negatives(self._mel, clip, example_rng(self.seed, position, index, "mel negatives"))
+        clip, spec = self._place(source, frame), self.negatives.at(position)
+        video_rng, mel_rng = (example_rng(self.seed, position, index, f"{name} negatives") for name in ("video", "mel"))
+        video = self._with_negatives(self._latents, clip, spec, video_rng)
+        mels = self._with_negatives(self._mel, clip, spec, mel_rng)
         noise = example_generator(self.seed, position, index, "posterior")
         latents = [_sampled(posterior, noise) for _, posterior in video]
         class_index = self.sources[source].class_index
@@ -146,32 +147,34 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             "start": torch.tensor(self.sources[source].start + frame / self.clip.fps),
         }
 
-    def _with_negatives(self, read: _Read, clip: Place, rng: np.random.Generator) -> list[_Found]:
+    def _with_negatives(self, read: _Read, clip: Place, spec: NegativeSpec, rng: np.random.Generator) -> list[_Found]:
         """The clip itself in one modality, and then its K negatives."""
         itself = Cut(None, clip.source, clip.frame)
         found = [(itself, read(itself))]
-        for _ in range(self.negatives.num_negatives):
-            found.append(self._negative(read, clip, found[0][1][0], rng))
+        for _ in range(spec.num_negatives):
+            found.append(self._negative(read, clip, found[0][1][0], spec, rng))
         return found
 
-    def _negative(self, read: _Read, clip: Place, positive: Tensor, rng: np.random.Generator) -> _Found:
+    def _negative(
+        self, read: _Read, clip: Place, positive: Tensor, spec: NegativeSpec, rng: np.random.Generator
+    ) -> _Found:
         """A negative that differs from the positive, if any can be had."""
-        kind = draw_kind(self.negatives, rng)
+        kind = draw_kind(spec, rng)
         for attempt in range(2 * _TRIES):
-            cut = self._cut(kind if attempt < _TRIES else "substitution", clip, rng)
+            cut = self._cut(kind if attempt < _TRIES else "substitution", clip, spec, rng)
             tensors = read(cut)
             if float((tensors[0] - positive).abs().max()) > _SAME:
                 break
         return cut, tensors
 
-    def _cut(self, kind: NegativeKind, clip: Place, rng: np.random.Generator) -> Cut:
+    def _cut(self, kind: NegativeKind, clip: Place, spec: NegativeSpec, rng: np.random.Generator) -> Cut:
         if kind == "swap":
-            return draw_swap(self.negatives, clip, rng)
+            return draw_swap(spec, clip, rng)
         if kind == "reversal":
             return draw_reversal(clip)
         other = self._other_source(clip.source, rng) if kind == "substitution" else None
         if other is None:
-            return draw_shift(self.negatives, clip, rng)
+            return draw_shift(spec, clip, rng)
         return draw_substitution(clip, other, int(self.lengths[other]), rng)
 
     def _other_source(self, source: int, rng: np.random.Generator) -> int | None:

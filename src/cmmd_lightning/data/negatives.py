@@ -8,7 +8,7 @@ same choice alike: the Mel frames are reordered as the video frames are, in time
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,9 +32,11 @@ class NegativeSpec:
         min_shift_seconds: A shift is at least this long.
         max_shift_seconds: And at most this long; None is as long as the source allows.
         segments: Segments that a swap cuts the clip into.
+        curriculum_steps: Over so many training steps the longest shift falls geometrically from ``max_shift_seconds``,
+            which must then be given, to twice ``min_shift_seconds``, where it stays; 0 is no curriculum. See `at`.
 
     Raises:
-        ValueError: If a setting is out of range or a kind is unknown.
+        ValueError: If a setting is out of range, a kind is unknown, or a curriculum has no longest shift to begin with.
 
     Example:
         >>> NegativeSpec(kinds=("shift",)).probabilities
@@ -47,6 +49,7 @@ class NegativeSpec:
     min_shift_seconds: float = 0.2
     max_shift_seconds: float | None = None
     segments: int = 4
+    curriculum_steps: int = 0
 
     def __post_init__(self) -> None:
         # Lists come from configs and checkpoints.
@@ -61,6 +64,7 @@ class NegativeSpec:
             raise ValueError(f"NegativeSpec.segments must be at least 2, got {self.segments!r}")
         self._check_weights()
         self._check_shift()
+        self._check_curriculum()
 
     def _check_weights(self) -> None:
         weights = self.weights
@@ -76,6 +80,12 @@ class NegativeSpec:
                 f"got {self.max_shift_seconds!r}"
             )
 
+    def _check_curriculum(self) -> None:
+        if self.curriculum_steps < 0:
+            raise ValueError(f"NegativeSpec.curriculum_steps must not be negative, got {self.curriculum_steps!r}")
+        if self.curriculum_steps and self.max_shift_seconds is None:
+            raise ValueError("NegativeSpec.curriculum_steps needs max_shift_seconds to begin with, got None")
+
     @classmethod
     def of(cls, spec: NegativeSpec | Mapping[str, Any] | None) -> NegativeSpec:
         """A NegativeSpec from itself, from its plain-dict form, or the default from None."""
@@ -90,6 +100,26 @@ class NegativeSpec:
         """Probability of each of ``kinds``."""
         weights = self.weights or (1.0,) * len(self.kinds)
         return tuple(weight / sum(weights) for weight in weights)
+
+    def at(self, position: int) -> NegativeSpec:
+        """What the curriculum has come to at a training step.
+
+        Args:
+            position: The step, from 0; a negative number, as of validation clips, is the end of the curriculum.
+
+        Returns:
+            These settings with the longest shift of that step, and without a curriculum.
+
+        Example:
+            >>> spec = NegativeSpec(min_shift_seconds=0.2, max_shift_seconds=1.6, curriculum_steps=100)
+            >>> [round(spec.at(step).max_shift_seconds, 3) for step in (0, 50, 100, -1)]
+            [1.6, 0.8, 0.4, 0.4]
+        """
+        if not self.curriculum_steps or self.max_shift_seconds is None:
+            return self
+        first, last = self.max_shift_seconds, min(self.max_shift_seconds, 2 * self.min_shift_seconds)
+        done = position / self.curriculum_steps if 0 <= position < self.curriculum_steps else 1.0
+        return replace(self, max_shift_seconds=first * (last / first) ** done, curriculum_steps=0)
 
 
 @dataclass(frozen=True)

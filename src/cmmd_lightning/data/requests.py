@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cmmd_lightning.diffusion.sampling import Task
+from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.media import VIDEO_SUFFIXES, MediaError, find_media
 
 
@@ -21,10 +21,12 @@ class GenerationSpec:
         inputs: Media files, or folders of them; none for ``joint``.
         output_dir: Folder to write to; made where it is missing.
         num_inference_steps: Denoiser evaluations.
-        guidance_scale: Classifier-free guidance; 1 is none.
+        guidance_scale: Scale of the guidance; 1 is none.
         ddim_eta: Share of fresh noise per step; 0 is deterministic DDIM.
         seed: Seed of the noise, which follows from it, the input's stem and the sample's number.
         num_samples: Samples per input; for ``joint``, samples in all.
+        guidance_from: What guidance leads away from: the other modality ``dropped`` (classifier-free), or ``shifted``
+            by half of its length.
 
     Raises:
         ValueError: If a value is out of range.
@@ -38,6 +40,7 @@ class GenerationSpec:
     ddim_eta: float = 0.0
     seed: int = 0
     num_samples: int = 1
+    guidance_from: GuidanceFrom = "dropped"
 
     def __post_init__(self) -> None:
         inputs = [self.inputs] if isinstance(self.inputs, (str, os.PathLike)) else self.inputs
@@ -48,6 +51,10 @@ class GenerationSpec:
             "num_inference_steps": (self.num_inference_steps >= 1, "at least 1"),
             "ddim_eta": (0 <= self.ddim_eta <= 1, "0 to 1"),
             "num_samples": (self.num_samples >= 1, "at least 1"),
+            "guidance_from": (
+                self.guidance_from in get_args(GuidanceFrom),
+                f"one of {', '.join(get_args(GuidanceFrom))}",
+            ),
         }
         for name, (good, expected) in checks.items():
             if not good:

@@ -1,29 +1,25 @@
 """The training objective: diffusion loss plus eta times a contrastive term (arXiv 2312.05412).
 
 Notation: e is the squared error of a predicted velocity, averaged over elements, one number per example and modality;
-e_neg the same number for a wrong partner. See `contrastive_bound` for what is made of the two.
-
-Tasks are numbered by their place in `TASKS`.
+e_neg the same number for a wrong partner, e_ref and e_ref_neg those of a frozen reference network. See
+`contrastive_bound` for what is made of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from cmmd_lightning.diffusion.bounds import Bound, contrastive_bound
+from cmmd_lightning.diffusion.draws import Draws
 from cmmd_lightning.diffusion.sampling import Denoiser, Pair
 from cmmd_lightning.diffusion.schedule import NoiseSchedule
 
-TASKS = ("joint", "video_to_audio", "audio_to_video")
-JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO = range(3)
-
 Form = Literal["condition", "target"]
-Bound = Literal["linear", "hinge", "infonce"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +30,17 @@ class ObjectiveSpec:
         contrastive_weight: The paper's eta, relative to the diffusion loss under the same reduction; 0 is nCMMD.
         form: ``condition``: the condition is replaced by a wrong partner, a second forward gives e_neg. ``target``: the
             same prediction is held against the wrong partner's velocity, no second forward.
-        bound: ``linear`` (the paper's subtraction, unbounded below in condition form), ``hinge`` or ``infonce``.
+        bound: ``linear`` (the paper's subtraction, unbounded below in condition form), ``hinge``, ``infonce``, or
+            ``preference``, which holds the network against a frozen one, ``CMMD(pretrained=...)``.
         temperature: Temperature of ``infonce``, in units of e.
         margin: Margin of ``hinge``, in units of e.
         contrastive_share: Share of the examples that the contrastive term is measured on, in (0, 1].
         task_probabilities: Of joint, video_to_audio and audio_to_video, in this order.
         drop_probability: How often an example loses its condition, for classifier-free guidance.
+        contrastive_times: The contrastive term is measured only on examples whose diffusion time t, that of the
+            generated modality, lies within, 0 <= low < high <= 1. What is left out counts as 0: unlike the share, this
+            is not made up for, so a narrow range takes weight from the term.
+        beta: Steepness of ``preference``, in units of 1 / e.
 
     Raises:
         ValueError: If a value is outside of its range.
@@ -53,19 +54,25 @@ class ObjectiveSpec:
     contrastive_share: float = 1.0
     task_probabilities: tuple[float, float, float] = (0.34, 0.33, 0.33)
     drop_probability: float = 0.1
+    contrastive_times: tuple[float, float] = (0.0, 1.0)
+    beta: float = 20.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "task_probabilities", tuple(self.task_probabilities))
+        for name in ("task_probabilities", "contrastive_times"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        times = self.contrastive_times
         checks = {
             "contrastive_weight": self.contrastive_weight >= 0,
             "form": self.form in ("condition", "target"),
-            "bound": self.bound in ("linear", "hinge", "infonce"),
+            "bound": self.bound in get_args(Bound),
             "temperature": self.temperature > 0,
             "contrastive_share": 0 < self.contrastive_share <= 1,
             "task_probabilities": len(self.task_probabilities) == 3
             and min(self.task_probabilities) >= 0
             and sum(self.task_probabilities) > 0,
             "drop_probability": 0 <= self.drop_probability < 1,
+            "contrastive_times": len(times) == 2 and 0 <= times[0] < times[1] <= 1,
+            "beta": self.beta > 0,
         }
         for name, good in checks.items():
             if not good:
@@ -77,111 +84,13 @@ class ObjectiveSpec:
         return spec if isinstance(spec, ObjectiveSpec) else cls(**(spec or {}))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain-dict form, as stored in checkpoints."""
-        return {**asdict(self), "task_probabilities": list(self.task_probabilities)}
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What is drawn for each example of a batch; B examples.
-
-    Args:
-        t_video: Time of the video, (B,); 0 where it is the condition, 1 where it is dropped.
-        t_audio: Time of the sound, (B,); likewise.
-        generates_video: (B,) bool, true where the video is in the loss.
-        generates_audio: (B,) bool, true where the sound is in the loss.
-        contrastive: (B,) bool, true where the contrastive term is measured.
-        noise_video: Standard normal, (B, C, T, H, W).
-        noise_audio: Standard normal, (B, M, L).
-    """
-
-    t_video: Tensor
-    t_audio: Tensor
-    generates_video: Tensor
-    generates_audio: Tensor
-    contrastive: Tensor
-    noise_video: Tensor
-    noise_audio: Tensor
-
-    def to(self, device: torch.device) -> Draws:
-        """The same on another device."""
-        return Draws(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
-
-
-def draw_example(
-    generator: torch.Generator, spec: ObjectiveSpec, index: int, video_shape: torch.Size, audio_shape: torch.Size
-) -> Draws:
-    """Task, times, dropping and noise of one example; a batch of one.
-
-    Args:
-        generator: CPU generator of this example; nothing else decides what is drawn.
-        spec: Settings.
-        index: Global index of the example in the batch; the contrastive share is spread evenly over it.
-        video_shape: (C, T, H, W).
-        audio_shape: (M, L).
-
-    Returns:
-        Draws with B = 1.
-    """
-    weights = torch.tensor(spec.task_probabilities, dtype=torch.float64)
-    task = int(torch.multinomial(weights, 1, generator=generator))
-    t, drop, side = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    times = {JOINT: (t, t), VIDEO_TO_AUDIO: (0.0, t), AUDIO_TO_VIDEO: (t, 0.0)}[task]
-    generates = [task != VIDEO_TO_AUDIO, task != AUDIO_TO_VIDEO]
-    dropped = drop < spec.drop_probability
-    if dropped:
-        lost = {JOINT: int(side < 0.5), VIDEO_TO_AUDIO: 0, AUDIO_TO_VIDEO: 1}[task]
-        times = (1.0, t) if lost == 0 else (t, 1.0)
-        generates[lost] = False
-    share = spec.contrastive_share
-    chosen = int((index + 1) * share + 1e-9) > int(index * share + 1e-9)
-    return Draws(
-        t_video=torch.tensor([times[0]], dtype=torch.float64),
-        t_audio=torch.tensor([times[1]], dtype=torch.float64),
-        generates_video=torch.tensor([generates[0]]),
-        generates_audio=torch.tensor([generates[1]]),
-        contrastive=torch.tensor([chosen and not dropped]),
-        noise_video=torch.randn(1, *video_shape, generator=generator),
-        noise_audio=torch.randn(1, *audio_shape, generator=generator),
-    )
-
-
-def stack_draws(draws: list[Draws]) -> Draws:
-    """One batch of draws from several."""
-    return Draws(**{name: torch.cat([getattr(d, name) for d in draws]) for name in vars(draws[0])})
+        """Plain-dict form, lists for tuples, as stored in checkpoints."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error, mean over elements: (B, ...), (B, ...) -> (B,), float32."""
     return (prediction.float() - target.float()).square().flatten(1).mean(1)
-
-
-def contrastive_bound(
-    error: Tensor, error_negative: Tensor, bound: Bound, temperature: float = 0.1, margin: float = 0.1
-) -> Tensor:
-    """The contrastive term of each example, lower where wrong partners do worse than the true one.
-
-    - ``linear``: -mean_k e_neg, the paper's and CDCD's subtraction;
-    - ``hinge``: mean_k max(0, margin + e - e_neg);
-    - ``infonce``: -log softmax of -e / temperature over the true and the K wrong partners (van den Oord et al., arXiv
-      1807.03748).
-
-    Args:
-        error: e with the true partner, (N,).
-        error_negative: e_neg with each wrong partner, (N, K).
-        bound: Which of the three.
-        temperature: For ``infonce``.
-        margin: For ``hinge``.
-
-    Returns:
-        (N,).
-    """
-    if bound == "linear":
-        return -error_negative.mean(1)
-    if bound == "hinge":
-        return F.relu(margin + error[:, None] - error_negative).mean(1)
-    logits = -torch.cat([error[:, None], error_negative], dim=1) / temperature
-    return -F.log_softmax(logits, dim=1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -203,6 +112,10 @@ class Errors:
     video_negative: Tensor
     audio_rows: Tensor
     audio_negative: Tensor
+
+    def pairs(self) -> tuple[Pair, Pair]:
+        """Of the video and of the sound: e, (N,), and e_neg, (N, K), of the examples measured with wrong partners."""
+        return (self.video[self.video_rows], self.video_negative), (self.audio[self.audio_rows], self.audio_negative)
 
 
 def measure_errors(
@@ -284,21 +197,63 @@ def _target_errors(schedule: NoiseSchedule, v: Tensor, wrong: Tensor, eps: Tenso
     return torch.cat(errors)
 
 
+@torch.no_grad()
+def reference_errors(
+    reference: Denoiser,
+    schedule: NoiseSchedule,
+    data: Pair,
+    negatives: Pair | None,
+    draws: Draws,
+    form: Form = "condition",
+) -> Errors | None:
+    """`measure_errors` of a frozen network, without gradients and of no more examples than the contrastive term needs.
+
+    Args:
+        reference: The frozen velocity predictor.
+        schedule: As for `measure_errors`, likewise the rest.
+        data: Of the whole batch.
+        negatives: Of the whole batch.
+        draws: Of the whole batch.
+        form: See `ObjectiveSpec`.
+
+    Returns:
+        The errors of the contrastive examples: their `Errors.pairs` stand beside those of the whole batch. None where
+        there are no such examples.
+    """
+    rows = draws.contrastive.nonzero().squeeze(1)
+    if negatives is None or len(rows) == 0:
+        return None
+    some, wrong = (data[0][rows], data[1][rows]), (negatives[0][rows], negatives[1][rows])
+    return measure_errors(reference, schedule, some, wrong, draws.take(rows), form)
+
+
 def diffusion_loss(errors: Errors, draws: Draws) -> Tensor:
     """Sum of e over examples and generated modalities, divided by the batch size: a scalar."""
     total = (errors.video * draws.generates_video).sum() + (errors.audio * draws.generates_audio).sum()
     return total / len(errors.video)
 
 
-def contrastive_loss(errors: Errors, spec: ObjectiveSpec) -> Tensor:
+def contrastive_loss(errors: Errors, spec: ObjectiveSpec, reference: Errors | None = None) -> Tensor:
     """The contrastive term under the same reduction as `diffusion_loss`: a scalar, to be weighted by eta.
 
-    Measured on a share of the examples, it is divided by that share, so that the weight keeps its meaning.
+    Measured on a share of the examples, it is divided by that share, so that the weight keeps its meaning; of
+    ``contrastive_times`` this does not hold.
+
+    Args:
+        errors: Of the network.
+        spec: Settings.
+        reference: Of the frozen network on the same examples, from `reference_errors`; for the bound ``preference``.
+
+    Returns:
+        The term.
+
+    Raises:
+        ValueError: If ``preference`` is measured on an example and there is no reference.
     """
     total = errors.video.new_zeros(())
-    for error, rows, negative in (
-        (errors.video, errors.video_rows, errors.video_negative),
-        (errors.audio, errors.audio_rows, errors.audio_negative),
-    ):
-        total = total + contrastive_bound(error[rows], negative, spec.bound, spec.temperature, spec.margin).sum()
+    known = (None, None) if reference is None else reference.pairs()
+    for (error, negative), frozen in zip(errors.pairs(), known, strict=True):
+        if len(error):
+            bound = contrastive_bound(error, negative, spec.bound, spec.temperature, spec.margin, spec.beta, frozen)
+            total = total + bound.sum()
     return total / (len(errors.video) * spec.contrastive_share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ Task = Literal["video_to_audio", "audio_to_video", "joint"]
 Denoiser = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(z_video (B, C, T, H, W), z_audio (B, M, L), t_video (B,), t_audio (B,)) -> velocities of both."""
 Pair = tuple[Tensor, Tensor]
+GuidanceFrom = Literal["dropped", "shifted"]
 
 
 def ddim_times(num_steps: int) -> Tensor:
@@ -64,13 +65,20 @@ def ddim_step(
 
 
 def guided(
-    denoiser: Denoiser, task: Task, dropped: Pair, scale_video: float = 1.0, scale_audio: float = 1.0
+    denoiser: Denoiser,
+    task: Task,
+    dropped: Pair,
+    scale_video: float = 1.0,
+    scale_audio: float = 1.0,
+    guidance_from: GuidanceFrom = "dropped",
 ) -> Denoiser:
-    """Classifier-free guidance per modality, all forwards in one batch (Ho and Salimans, arXiv 2207.12598).
+    """Guidance per modality away from no partner or from a wrong one, all forwards in one batch.
 
-    The velocity of a generated modality becomes v_drop + scale (v - v_drop), where v_drop is predicted with the other
-    modality dropped, that is pure noise at time 1. A scale of 1 costs nothing; ``joint`` with both scales takes three
-    forwards.
+    The velocity of a generated modality becomes v_away + scale (v - v_away). For ``dropped``, v_away is predicted with
+    the other modality dropped, that is pure noise at time 1: classifier-free guidance (Ho and Salimans, arXiv
+    2207.12598). For ``shifted`` it is predicted with the other modality as it is, at its own time, but rolled by half
+    of its length along time: present, and out of sync. A scale of 1 costs nothing; ``joint`` with both scales takes
+    three forwards.
 
     Args:
         denoiser: The plain denoiser.
@@ -78,22 +86,37 @@ def guided(
         dropped: Noise that stands for the dropped video (B, C, T, H, W) and the dropped sound (B, M, L).
         scale_video: Scale for the generated video.
         scale_audio: Scale for the generated sound.
+        guidance_from: What it leads away from.
 
     Returns:
         A denoiser of the same form.
+
+    Raises:
+        ValueError: If ``guidance_from`` is unknown.
     """
+    if guidance_from not in get_args(GuidanceFrom):
+        raise ValueError(
+            f"guidance_from must be {' or '.join(map(repr, get_args(GuidanceFrom)))}, got {guidance_from!r}"
+        )
     guide_audio = task != "audio_to_video" and scale_audio != 1.0
     guide_video = task != "video_to_audio" and scale_video != 1.0
     if not (guide_audio or guide_video):
         return denoiser
 
+    def away(z: Tensor, t: Tensor, noise: Tensor) -> Pair:
+        """The other modality and its time, as v_away sees them; time is dimension 2 of both."""
+        if guidance_from == "shifted":
+            return z.roll(z.shape[2] // 2, dims=2), t
+        return noise, torch.ones_like(t)
+
     def denoise(z_video: Tensor, z_audio: Tensor, t_video: Tensor, t_audio: Tensor) -> Pair:
-        one = torch.ones_like(t_video)
         runs = [(z_video, z_audio, t_video, t_audio)]
         if guide_audio:
-            runs.append((dropped[0], z_audio, one, t_audio))
+            other, t_other = away(z_video, t_video, dropped[0])
+            runs.append((other, z_audio, t_other, t_audio))
         if guide_video:
-            runs.append((z_video, dropped[1], t_video, one))
+            other, t_other = away(z_audio, t_audio, dropped[1])
+            runs.append((z_video, other, t_video, t_other))
         batch = [torch.cat(parts) for parts in zip(*runs, strict=True)]
         videos, audios = (out.chunk(len(runs)) for out in denoiser(*batch))
         v_video, v_audio = videos[0], audios[0]

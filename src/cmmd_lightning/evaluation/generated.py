@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, distributed
 
+from cmmd_lightning.diffusion.sampling import GuidanceFrom
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents
 from cmmd_lightning.evaluation.observe import Media, Observation, Observer, Task
 from cmmd_lightning.evaluation.provenance import provenance
@@ -37,13 +38,15 @@ class EvaluationSpec:
     Args:
         tasks: What to generate: any of ``video_to_audio``, ``audio_to_video`` and ``joint``.
         num_inference_steps: Denoiser evaluations.
-        guidance_scale: Classifier-free guidance; 1 is none.
+        guidance_scale: Scale of the guidance; 1 is none.
         ddim_eta: Share of fresh noise per step; 0 is deterministic DDIM.
         seed: Of the noise, which follows from it and the clip's index, and of floors and intervals.
         video_events: Detector of events in pictures: ``impacts`` or ``turns``.
+        guidance_from: What guidance leads away from: the other modality ``dropped`` (classifier-free), or ``shifted``
+            by half of its length.
 
     Raises:
-        ValueError: If there are no tasks or unknown ones, or no steps.
+        ValueError: If there are no tasks or unknown ones, no steps, or guidance is from something else.
     """
 
     tasks: tuple[Task, ...] = get_args(Task)
@@ -52,6 +55,7 @@ class EvaluationSpec:
     ddim_eta: float = 0.0
     seed: int = 0
     video_events: VideoEvents = "turns"
+    guidance_from: GuidanceFrom = "dropped"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(dict.fromkeys(self.tasks)))
@@ -60,6 +64,9 @@ class EvaluationSpec:
             raise ValueError(f"tasks: expected some of {', '.join(get_args(Task))}, got {got}")
         if self.num_inference_steps < 1:
             raise ValueError(f"num_inference_steps: expected at least 1, got {self.num_inference_steps}")
+        if self.guidance_from not in get_args(GuidanceFrom):
+            expected = " or ".join(get_args(GuidanceFrom))
+            raise ValueError(f"guidance_from: expected {expected}, got {self.guidance_from}")
 
 
 class GeneratedClips:
@@ -108,6 +115,7 @@ class GeneratedClips:
                 names=[str(index) for index in indices],
                 num_inference_steps=self.spec.num_inference_steps,
                 guidance_scale=self.spec.guidance_scale,
+                guidance_from=self.spec.guidance_from,
                 ddim_eta=self.spec.ddim_eta,
                 seed=self.spec.seed,
             )

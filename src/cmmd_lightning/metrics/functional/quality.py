@@ -1,6 +1,6 @@
-"""Distances between two sets of feature rows: Frechet distance of Gaussians, and the kernel distance.
+"""Two sets of feature rows compared: Frechet distance of Gaussians, kernel distance, and coverage.
 
-Neither means anything without the name of the feature extractor and the number of rows: see
+None means anything without the name of the feature extractor and the number of rows: see
 :mod:`cmmd_lightning.metrics.quality`.
 """
 
@@ -105,6 +105,37 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     a, b = _checked(a, b)
     within = sum((_kernel_sum(x, x) - _kernel_diagonal(x)) / (len(x) * (len(x) - 1)) for x in (a, b))
     return float(within - 2 * _kernel_sum(a, b) / (len(a) * len(b)))
+
+
+def coverage(real: Tensor, made: Tensor, *, neighbours: int = 5) -> float:
+    """Share of the real samples in whose neighbourhood a generated one lies: how many of the modes are met.
+
+    The neighbourhood of a real sample reaches to its k-th nearest real neighbour. Two sets of one distribution, alike
+    in size, have a coverage of about 1 - 2^-k.
+
+    Source: Naeem et al., "Reliable fidelity and diversity metrics for generative models" (ICML 2020).
+
+    Args:
+        real: Features (N, D), one row per real sample; more rows than ``neighbours``.
+        made: Features (M, D) of generated samples.
+        neighbours: k.
+
+    Returns:
+        0 to 1.
+
+    Raises:
+        ValueError: If there are too few rows, D differs, or values are not finite.
+
+    Example:
+        >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+        >>> coverage(real, torch.tensor([[0.5], [0.6]]), neighbours=1)
+        0.5
+    """
+    real, made = _checked(real, made)
+    if len(real) <= neighbours:
+        raise ValueError(f"expected more than {neighbours} rows of real features, got {len(real)}")
+    radius = torch.cdist(real, real).kthvalue(neighbours + 1, dim=1).values
+    return float((torch.cdist(real, made).amin(1) <= radius).double().mean())
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> float:

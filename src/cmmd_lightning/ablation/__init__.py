@@ -1,0 +1,1 @@
+"""Many small trainings that differ in one thing each, measured alike: ``cmmd ablate`` and ``cmmd compare``."""

@@ -1,0 +1,173 @@
+"""The tables and figures of an ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cmmd_lightning.ablation.measure import GAP_TIMES
+from cmmd_lightning.ablation.results import read_results
+from cmmd_lightning.ablation.summary import Arm, arms, base_of, difference, interval
+from cmmd_lightning.evaluation.figures import new_figure
+
+SHOWN = ("F1@25ms", "F1@50ms", "F1@100ms")
+_COLOURS = (
+    "#4d4d4d",
+    "#d73027",
+    "#4575b4",
+    "#1a9850",
+    "#984ea3",
+    "#ff7f00",
+    "#a65628",
+    "#e7298a",
+    "#66a61e",
+    "#17becf",
+)
+
+
+def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, baseline: str = "plain") -> list[Path]:
+    """Writes ``comparison.md`` and its figures.
+
+    Args:
+        results: Files ``results.jsonl``, read as one.
+        output_dir: Folder for what is written.
+        baseline: The recipe that others are compared with.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If there are no results.
+    """
+    found = arms([line for path in results for line in read_results(path)])
+    if not found:
+        raise ValueError(f"{', '.join(map(str, results))}: expected results of cmmd ablate, got none")
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Callable[[Sequence[Arm], str], Figure]] = {
+        "differences": differences_figure,
+        "tolerance": tolerance_figure,
+        "guidance": guidance_figure,
+        "gaps": gaps_figure,
+    }
+    parts, written = [], []
+    for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
+        here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
+        parts.append(f"## {scene}, {task.replace('_', ' ')}\n\n" + table(here, baseline))
+        for name, draw in figures.items():
+            path = folder / f"{scene}-{task}-{name}.png".replace("@", "-")
+            draw(here, baseline).savefig(path, dpi=120)
+            written.append(path)
+            parts.append(f"![{name}]({path.name})")
+    text = folder / "comparison.md"
+    text.write_text("\n\n".join(parts) + "\n")
+    return [text, *written]
+
+
+def table(found: Sequence[Arm], baseline: str) -> str:
+    """A Markdown table of the arms of one scene and task, with paired differences to the baseline."""
+    first = next((arm for arm in found if arm.recipe == baseline), found[0])
+    head = ["recipe", "steps", "cost", "seeds", "guidance", *SHOWN, "lag (ms)", *first.sets, "equal"]
+    rows = [[*head, *(f"difference in {name}" for name in SHOWN)]]
+    for arm in found:
+        means = [f"{arm.scores[name].mean():.3f}" for name in SHOWN]
+        about = [
+            *(arm.name, str(arm.step), f"{arm.flops / first.flops:.2f}", str(len(arm.seeds))),
+            *("/".join(dict.fromkeys(arm.scales)), *means, f"{1000 * arm.scores['lag'].mean():.0f}"),
+            *(f"{np.mean(arm.sets[name]):.3g}" for name in first.sets),
+        ]
+        compared = base_of(arm, found, baseline)
+        for equal, base in compared.items():
+            rows.append([*about, equal, *(_signed(*difference(arm, base, name)) for name in SHOWN)])
+        if not compared:
+            rows.append([*about, *[""] * (1 + len(SHOWN))])
+    for name, scores in (("floor: wrong partners", first.floor), ("ceiling: true clips", first.ceiling)):
+        values = [f"{scores[measure]:.3f}" for measure in SHOWN]
+        blank = [""] * (len(first.sets) + 1 + len(SHOWN))
+        rows.append([name, "", "", "", "", *values, f"{1000 * scores['lag']:.0f}", *blank])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _signed(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _label(arm: Arm) -> str:
+    return f"{arm.name}, {arm.step} steps"
+
+
+def differences_figure(found: Sequence[Arm], baseline: str) -> Figure:
+    """Paired differences in F1 to the baseline, with their intervals: equal steps filled, equal compute hollow."""
+    compared = [(arm, base_of(arm, found, baseline)) for arm in found]
+    compared = [(arm, bases) for arm, bases in compared if bases]
+    figure = new_figure(9.0, 1.2 + 0.45 * max(1, len(compared)))
+    panels = figure.subplots(1, len(SHOWN), sharey=True)
+    for axes, measure in zip(panels, SHOWN, strict=True):
+        axes.axvline(0, color="#999999", linewidth=1)
+        for place, (arm, bases) in enumerate(compared):
+            for offset, (equal, base) in enumerate(bases.items()):
+                value, low, high = difference(arm, base, measure)
+                y, fill = place + 0.18 * offset, "white" if equal == "compute" else _COLOURS[1]
+                axes.plot([low, high], [y, y], color=_COLOURS[1])
+                axes.plot([value], [y], "o", color=_COLOURS[1], markerfacecolor=fill)
+        axes.set_title(f"difference in {measure}", fontsize=9)
+        axes.grid(alpha=0.3, axis="x")
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(compared)), [_label(arm) for arm, _ in compared], fontsize=8)
+    panels[0].invert_yaxis()
+    panels[1].set_xlabel(f"against {baseline}; filled: equal steps, hollow: equal compute; 95 % intervals", fontsize=8)
+    return figure
+
+
+def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
+    """F1 over the tolerance, each arm at its best guidance, with floor and ceiling."""
+    figure = new_figure(6.0, 4.0)
+    axes = figure.subplots()
+    names = [name for name in found[0].floor if name.endswith("ms")]
+    x = [float(name[3:-2]) for name in names]
+    for arm, colour in zip(found, _COLOURS * 9, strict=False):
+        ends = np.array([interval(arm.scores[name]) for name in names])
+        axes.plot(x, [arm.scores[name].mean() for name in names], "o-", color=colour, label=_label(arm), markersize=3)
+        axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.12, linewidth=0)
+    axes.plot(x, [found[0].ceiling[name] for name in names], "^:", color="#777777", label="true clips after the codecs")
+    axes.plot(x, [found[0].floor[name] for name in names], "s--", color="#777777", label="wrong partners")
+    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def guidance_figure(found: Sequence[Arm], baseline: str) -> Figure:
+    """F1 at 50 ms over the guidance scale."""
+    figure = new_figure(6.0, 4.0)
+    axes = figure.subplots()
+    for arm, colour in zip(found, _COLOURS * 9, strict=False):
+        points = sorted((float(scale), scores["F1@50ms"]) for scale, scores in arm.by_scale.items())
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=_label(arm), markersize=4)
+    axes.set(xlabel="guidance scale", ylabel="event F1 at 50 ms")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
+    """How much worse each arm predicts with wrong partners, by their kind, at the middle diffusion time."""
+    figure = new_figure(8.0, 3.6)
+    axes = figure.subplots()
+    kinds = list(found[0].gaps)
+    width, middle = 0.8 / len(found), len(GAP_TIMES) // 2
+    for number, (arm, colour) in enumerate(zip(found, _COLOURS * 9, strict=False)):
+        heights = [arm.gaps[kind][:, middle].mean() if kind in arm.gaps else np.nan for kind in kinds]
+        axes.bar(np.arange(len(kinds)) + number * width, heights, width, color=colour, label=_label(arm))
+    axes.set_xticks(np.arange(len(kinds)) + 0.4 - width / 2, kinds)
+    axes.set(ylabel=f"e with a wrong partner minus e, t = {GAP_TIMES[middle]:g}")
+    axes.set_yscale("symlog", linthresh=1e-3)
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(fontsize=7)
+    return figure

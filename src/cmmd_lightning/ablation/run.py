@@ -1,0 +1,325 @@
+"""Running an ablation: train each cell by ``cmmd fit``, measure it, and add a line to ``results.jsonl``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from statistics import mean
+from typing import Any, get_args
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cmmd_lightning.ablation.cells import Cell
+from cmmd_lightning.ablation.measure import HeldOut, Sampling, ceiling, partner_gaps, sample_and_score
+from cmmd_lightning.ablation.results import RESULTS, Results
+from cmmd_lightning.checkpoint import export_weights
+from cmmd_lightning.codecs import CodecConfig
+from cmmd_lightning.cost import step_flops
+from cmmd_lightning.datamodule import AudioVideoDataModule
+from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
+from cmmd_lightning.evaluation.provenance import machine
+from cmmd_lightning.metrics.functional.events import event_scores
+from cmmd_lightning.module import CMMD
+from cmmd_lightning.procedural import render
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = 2.5  # length of a rendered source in clips
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and what is measured.
+
+    Args:
+        recipes: See `Cell`.
+        scenes: See `Cell`.
+        seeds: Of training.
+        steps: Optimiser steps after which a cell is measured.
+        equal_compute: Whether it is also measured where it has cost what the first recipe costs by then.
+        tasks: What is generated.
+        guidance_scales: Scales tried; 1 is no guidance.
+        guidance_from: What guidance leads away from, each tried.
+        num_inference_steps: Denoiser evaluations.
+        num_clips: Held-out clips.
+        num_train_clips: Clips to train on, each 2.5 times as long as the model's.
+        base: Config below the recipes.
+        vae: Config of the frame VAE, one for each scene.
+    """
+
+    recipes: tuple[str, ...] = ("plain", "infonce")
+    scenes: tuple[str, ...] = ("bounce",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: tuple[int, ...] = (600,)
+    equal_compute: bool = True
+    tasks: tuple[Task, ...] = ("video_to_audio",)
+    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    guidance_from: tuple[GuidanceFrom, ...] = ("dropped",)
+    num_inference_steps: int = 15
+    num_clips: int = 200
+    num_train_clips: int = 800
+    base: str = "ablation/base.yaml"
+    vae: str = "ablation/vae.yaml"
+
+    def __post_init__(self) -> None:
+        if not set(self.tasks) <= set(get_args(Task)):
+            raise ValueError(f"tasks: expected some of {', '.join(get_args(Task))}, got {', '.join(self.tasks)}")
+        if not (self.recipes and self.scenes and self.seeds and self.steps and min(self.steps) > 0):
+            raise ValueError("expected at least one recipe, one scene, one seed and one positive number of steps")
+        for cell in self.cells():
+            for name in cell.configs(self.base):
+                config_text(name)
+
+    def cells(self) -> Iterator[Cell]:
+        """Seed after seed, so that every recipe has one before any has two."""
+        return (Cell(r, scene, seed) for seed in self.seeds for scene in self.scenes for r in self.recipes)
+
+    def samplings(self) -> list[Sampling]:
+        """Every way to draw; without guidance there is nothing to lead away from."""
+        return [
+            Sampling(task, scale, away, self.num_inference_steps)
+            for task in self.tasks
+            for scale in self.guidance_scales
+            for away in self._from(scale)
+        ]
+
+    def _from(self, scale: float) -> tuple[GuidanceFrom, ...]:
+        return self.guidance_from if scale != 1.0 else ("dropped",)
+
+
+def config_text(name: str) -> str:
+    """Text of a config, a path or the name of a packaged one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    packaged = Path(str(resources.files("cmmd_lightning.configs"))) / name
+    for path in (Path(name), packaged):
+        if path.is_file():
+            return path.read_text()
+    known = ", ".join(sorted(path.stem for path in (packaged.parent).glob("*.yaml")))
+    raise ValueError(f"{name}: expected a config, found none; beside it lie {known or 'none'}")
+
+
+def run_ablation(plan: Plan, output_dir: str | Path, *, progress: bool = True) -> tuple[Path, list[str]]:
+    """Trains and measures what is not in the results yet.
+
+    Interrupted at any time, the same call goes on where it was: a training from its last checkpoint, a measurement
+    from its last way to draw.
+
+    Args:
+        plan: What to run.
+        output_dir: Folder for data, trainings and ``results.jsonl``.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``results.jsonl``, and a line for each training that failed; the others go on. Each line of the file tells
+        ``recipe``, ``scene``, ``seed``, ``step``, ``flops`` (of training so far), ``command``, ``machine``,
+        ``settings`` (a hash of the configs), and either ``gaps`` and ``truth`` or, with ``sampling``, what
+        `sample_and_score` finds.
+
+    Raises:
+        ValueError: If the folder holds results of other settings.
+    """
+    root = Path(output_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    results = Results(root / RESULTS)
+    cells, failed = list(plan.cells()), []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
+        task = bar.add_task("cells", total=len(cells))
+        for number, cell in enumerate(cells):
+            bar.update(task, description=str(cell), completed=number)
+            try:
+                _Runner(plan, root, results, cell).run()
+            except TrainingFailedError as error:
+                failed.append(str(error))
+                logger.error("%s", error)
+        bar.update(task, completed=len(cells))
+    return results.path, failed
+
+
+class TrainingFailedError(RuntimeError):
+    """A training that did not come to its end."""
+
+
+class _Runner:
+    """One cell: what of it is not in the results yet is done."""
+
+    def __init__(self, plan: Plan, root: Path, results: Results, cell: Cell) -> None:
+        self.plan, self.root, self.results, self.cell = plan, root, results, cell
+        texts = [config_text(name) for name in (plan.vae, *cell.configs(plan.base))]
+        self.settings = hashlib.sha256(json.dumps([texts, cell.flags]).encode()).hexdigest()[:12]
+        start = cell.start
+        self.start = None if start is None else _Runner(plan, root, results, start[0])
+        self.first_step = 0 if start is None else start[1]
+        for line in results.lines:
+            same = (line["recipe"], line["scene"], line["seed"]) == (cell.recipe, cell.scene, cell.seed)
+            if same and line["settings"] != self.settings:
+                raise ValueError(
+                    f"{results.path}: expected results of {cell.recipe} as its configs are now, got some of other "
+                    "settings; give another --output_dir"
+                )
+
+    def run(self) -> None:
+        """All legs of the cell, the shortest first: one training, stopped and measured on its way."""
+        for step in self._legs():
+            missing = self._missing(step)
+            if missing or not self._has_gaps(step):
+                self._measure(step, self.trained(step), missing)
+
+    def _legs(self) -> list[int]:
+        """Steps to measure at: those asked for, and those that cost as much as the first recipe's.
+
+        Raises:
+            ValueError: If steps are asked for that lie before the start.
+        """
+        if min(self.plan.steps) <= self.first_step:
+            raise ValueError(f"{self.cell.recipe}: expected steps above {self.first_step}, got {min(self.plan.steps)}")
+        steps = set(self.plan.steps)
+        if self.plan.equal_compute:
+            first = _Runner(self.plan, self.root, self.results, replace(self.cell, recipe=self.plan.recipes[0]))
+            before = self.flops(self.first_step)
+            each = self.flops(self.first_step + 1) - before
+            steps |= {self.first_step + max(1, round((first.flops(n) - before) / each)) for n in self.plan.steps}
+        return sorted(steps)
+
+    def _has_gaps(self, step: int) -> bool:
+        return any("gaps" in line for line in self.results.of(self.cell, step))
+
+    def _missing(self, step: int) -> list[Sampling]:
+        known = [line.get("sampling") for line in self.results.of(self.cell, step)]
+        return [way for way in self.plan.samplings() if asdict(way) not in known]
+
+    def flops(self, step: int) -> float:
+        """What training up to a step costs."""
+        before = 0.0 if self.start is None else self.start.flops(self.first_step)
+        settings = merged([config_text(name) for name in self.cell.configs(self.plan.base)], self.cell.flags)
+        return before + (step - self.first_step) * step_flops(settings["model"]["init_args"], settings["data"])
+
+    def trained(self, step: int) -> Path:
+        """The cell's weights after so many steps, trained now where they are not there."""
+        weights = self.cell.weights(self.root, step)
+        if not weights.is_file():
+            self._prepare()
+            if self.start is not None:
+                self.start.trained(self.first_step)
+            folder = self.cell.folder(self.root)
+            _cmmd(self.cell.fit(self.plan.base, self.root, step), folder / "fit.log")
+            export_weights(folder / "cmmd.ckpt", weights)
+        return weights
+
+    def _prepare(self) -> None:
+        """The scene's clips and frame VAE."""
+        scene, vae = self.root / self.cell.scene, merged([config_text(self.plan.vae)], {})
+        clip = merged([config_text(self.plan.base)], {})["model"]["init_args"]["clip"]
+        counts = {"train": self.plan.num_train_clips, "val": 32, "test": self.plan.num_clips}
+        for seed, (split, count) in enumerate(counts.items()):
+            render(
+                self.cell.scene_name,
+                scene / "data" / split,
+                count,
+                seed,
+                duration=_SECONDS * clip["num_frames"] / clip["fps"],
+                fps=clip["fps"],
+                height=clip["height"],
+                width=clip["width"],
+                sample_rate=clip["sample_rate"],
+                correlation=self.cell.correlation,
+                progress=False,
+            )
+        if not _has_steps(scene / "vae" / "vae.ckpt", vae["trainer"]["max_steps"]):
+            where = ["--data.root", str(scene / "data"), "--trainer.default_root_dir", str(scene / "vae")]
+            _cmmd(["fit", "--config", self.plan.vae, *where], scene / "vae" / "fit.log")
+
+    def _measure(self, step: int, weights: Path, missing: list[Sampling]) -> None:
+        model = CMMD.from_pretrained(str(weights))
+        codec = CodecConfig(kind="autoencoder_kl", path=str(self.root / self.cell.scene / "vae" / "vae.ckpt"))
+        data = AudioVideoDataModule(str(self.root / self.cell.scene / "data"), clip=model.clip, codec=codec)
+        held = HeldOut(model, data, self.plan.num_clips)
+        line = {
+            **asdict(self.cell),
+            "step": step,
+            "flops": self.flops(step),
+            "command": shlex.join(["cmmd", *self.cell.fit(self.plan.base, self.root, step)]),
+            "machine": machine(),
+            "settings": self.settings,
+        }
+        if not self._has_gaps(step):
+            truth = {"events": held.events, **ceiling(held)}
+            self.results.add({**line, "gaps": partner_gaps(held), "truth": truth})
+        for how in missing:
+            began = time.monotonic()
+            found = sample_and_score(held, how)
+            self.results.add({**line, "sampling": asdict(how), **found})
+            logger.info("%s, step %d: %s", self.cell, step, _told(how, found, held, time.monotonic() - began))
+
+
+def _cmmd(arguments: Sequence[str], log: Path) -> None:
+    """A command in a process of its own, its output in a file; Ctrl-C is left to it, and then passed on.
+
+    Raises:
+        TrainingFailedError: If it fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    code = "from cmmd_lightning.cli import main; main()"
+    with log.open("a") as file:
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=file, stderr=file)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it was told too, and saves where it is
+            raise
+    if status:
+        raise TrainingFailedError(f"{log}: expected the training to end, got exit status {status}; the log says why")
+
+
+def _has_steps(checkpoint: Path, steps: int) -> bool:
+    return checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["global_step"] >= steps
+
+
+def _told(how: Sampling, found: Mapping[str, Any], held: HeldOut, seconds: float) -> str:
+    reference = found.get("seen", held.events)
+    pairs = list(zip(reference, found["events"], strict=True))
+    f1 = [mean(event_scores(*pair, tolerance).f1 for pair in pairs) for tolerance in (0.025, 0.05, 0.1)]
+    scores = " / ".join(f"{value:.3f}" for value in f1)
+    return f"{how.task} guidance {how.guidance_scale:g} {how.guidance_from}: F1@25/50/100ms {scores} ({seconds:.0f} s)"
+
+
+def merged(texts: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Configs laid one over the other, and flags over them, as plain settings.
+
+    Example:
+        >>> merged(["model: {a: 1, b: 2}", "model: {b: 3}"], {"model.c": "[4]"})
+        {'model': {'a': 1, 'b': 3, 'init_args': {'c': [4]}}}
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        _lay(settings, yaml.safe_load(text) or {})
+    for key, value in flags.items():
+        inner: Any = yaml.safe_load(value)
+        for name in reversed(re.sub(r"^model\.", "model.init_args.", key).split(".")):
+            inner = {name: inner}
+        _lay(settings, inner)
+    return settings
+
+
+def _lay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _lay(below[key], value)
+        else:
+            below[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,255 @@
+"""What an ablation says: each recipe at its own best guidance, and paired differences with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmmd_lightning.evaluation.measures import MAX_LAG, size_of_lag
+from cmmd_lightning.metrics.functional.events import TOLERANCES, event_scores
+from cmmd_lightning.metrics.functional.intervals import derangements
+from cmmd_lightning.metrics.functional.lag import event_lag
+
+Table = NDArray[np.float64]
+Line = Mapping[str, Any]
+
+MEASURES = (*(f"F1@{round(1000 * t)}ms" for t in TOLERANCES), "F1@mean", "lag")
+"""Per clip: event F1 at each tolerance and its mean, and the size of the event lag in seconds."""
+_RESAMPLES = 2000
+_SAME_COST = 0.03
+
+
+@dataclass
+class Arm:
+    """One recipe on one scene after so many steps, over its seeds.
+
+    Args:
+        recipe: Its name.
+        scene: The scene.
+        step: Steps of training.
+        flops: What they cost.
+        seeds: In order.
+        task: What was generated.
+        guidance_from: What guidance led away from.
+        scores: Measure to values per seed and clip (S, N), each clip at the guidance that is best on the other half
+            of the clips.
+        scales: The guidance that each seed and half chose.
+        by_scale: Guidance to the mean of each measure over seeds and clips.
+        sets: ``frechet[audio]``, ``coverage``, ``rank`` and so on at the guidance chosen most often: one per seed.
+        gaps: Kind of wrong partner to e_neg - e per seed and time (S, 3).
+        floor: Measure to its value for wrong partners.
+        ceiling: Measure to its value for the true clips after codecs and vocoder.
+    """
+
+    recipe: str
+    scene: str
+    step: int
+    flops: float
+    seeds: list[int]
+    task: str
+    guidance_from: str
+    scores: dict[str, Table]
+    scales: list[str]
+    by_scale: dict[str, dict[str, float]]
+    sets: dict[str, list[float]]
+    gaps: dict[str, Table] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+    ceiling: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The recipe, and what guidance led away from where that is not the usual."""
+        return self.recipe + ("" if self.guidance_from == "dropped" else f", guidance from {self.guidance_from}")
+
+
+def clip_scores(reference: Sequence[Sequence[float]], estimate: Sequence[Sequence[float]]) -> dict[str, Table]:
+    """`MEASURES` of each clip.
+
+    Args:
+        reference: Event times per clip, in seconds.
+        estimate: Likewise, of the same clips.
+
+    Returns:
+        Measure to (N,).
+
+    Example:
+        >>> clip_scores([[0.5]], [[0.56]])["F1@100ms"], clip_scores([[0.5]], [[0.56]])["F1@50ms"]
+        (array([1.]), array([0.]))
+    """
+    rows = []
+    for true, made in zip(reference, estimate, strict=True):
+        f1 = [event_scores(true, made, tolerance).f1 for tolerance in TOLERANCES]
+        rows.append([*f1, float(np.mean(f1)), size_of_lag(event_lag(true, made, max_lag=MAX_LAG).seconds)])
+    return dict(zip(MEASURES, np.array(rows).reshape(-1, len(MEASURES)).T, strict=True))
+
+
+def at_best_guidance(
+    by_scale: Mapping[str, Mapping[str, Table]], by: str = "F1@mean"
+) -> tuple[dict[str, Table], list[str]]:
+    """Scores of each clip at the guidance that is best for the other half of the clips.
+
+    So that a recipe is neither held to a guidance that suits another, nor flattered by choosing on what is scored.
+
+    Args:
+        by_scale: Guidance to measure to (N,).
+        by: The measure that decides.
+
+    Returns:
+        Measure to (N,), and the guidance that each half was given.
+
+    Example:
+        >>> one = {"F1@mean": np.array([0.0, 1.0, 0.0, 1.0])}
+        >>> two = {"F1@mean": np.array([0.5, 0.0, 0.5, 0.0])}
+        >>> at_best_guidance({"1": one, "2": two})
+        ({'F1@mean': array([0., 0., 0., 0.])}, ['1', '2'])
+    """
+    count = len(next(iter(by_scale.values()))[by])
+    halves = [np.arange(count) % 2 == k for k in (0, 1)]
+    means = {name: [table[by][half].mean() for half in halves] for name, table in by_scale.items()}
+    chosen = [max(means, key=lambda name: means[name][1]), max(means, key=lambda name: means[name][0])]
+    scores = {
+        measure: np.where(halves[0], by_scale[chosen[0]][measure], by_scale[chosen[1]][measure])
+        for measure in by_scale[chosen[0]]
+    }
+    return scores, chosen
+
+
+def interval(values: Table, *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval of a mean over seeds and clips: both are drawn again, each clip under all seeds at once.
+
+    Args:
+        values: One per seed and clip (S, N); of paired differences, the interval is paired.
+        level: Coverage.
+        seed: Of the resampling.
+
+    Returns:
+        Lower and upper end.
+
+    Example:
+        >>> low, high = interval(np.ones((3, 50)))
+        >>> float(low), float(high)
+        (1.0, 1.0)
+    """
+    rng = np.random.default_rng(seed)
+    seeds, clips = values.shape
+    means = [
+        values[np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, clips, clips))].mean() for _ in range(_RESAMPLES)
+    ]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def arms(lines: Sequence[Line]) -> list[Arm]:
+    """The arms of ``results.jsonl``, in the order in which they were first run.
+
+    Args:
+        lines: Its lines.
+    """
+    drawn = [line for line in lines if "sampling" in line]
+    keys = dict.fromkeys(
+        (line["recipe"], line["scene"], line["step"], line["sampling"]["task"], line["sampling"]["guidance_from"])
+        for line in drawn
+    )
+    return [_arm(key, drawn, [line for line in lines if "truth" in line]) for key in keys]
+
+
+def _arm(key: tuple[str, str, int, str, str], drawn: Sequence[Line], plain: Sequence[Line]) -> Arm:
+    recipe, scene, step, task, away = key
+
+    def is_mine(line: Line) -> bool:
+        return (line["recipe"], line["scene"], line["step"]) == (recipe, scene, step)
+
+    def fits(sampling: Line) -> bool:
+        return sampling["task"] == task and (sampling["guidance_from"] == away or sampling["guidance_scale"] == 1)
+
+    mine = [line for line in drawn if is_mine(line) and fits(line["sampling"])]
+    about = {line["seed"]: line for line in plain if is_mine(line)}
+    seeds = sorted({line["seed"] for line in mine} & set(about))
+    rows, scales, tables = [], [], []
+    for seed in seeds:
+        truth = about[seed]["truth"]
+        table = {
+            f"{line['sampling']['guidance_scale']:g}": clip_scores(line.get("seen", truth["events"]), line["events"])
+            for line in mine
+            if line["seed"] == seed
+        }
+        scores, chosen = at_best_guidance(table)
+        rows.append(scores)
+        scales += chosen
+        tables.append(table)
+    common = [scale for scale in tables[0] if all(scale in table for table in tables)]
+    usual = max(dict.fromkeys(scales), key=scales.count)
+    truth = about[seeds[0]]["truth"]
+    side = "seen" if task == "audio_to_video" else "heard"
+    return Arm(
+        *(recipe, scene, step, mine[0]["flops"], seeds, task, away),
+        scores={name: np.stack([row[name] for row in rows]) for name in MEASURES},
+        scales=scales,
+        by_scale={s: {m: float(np.mean([t[s][m].mean() for t in tables])) for m in MEASURES} for s in common},
+        sets=_sets([line for line in mine if f"{line['sampling']['guidance_scale']:g}" == usual]),
+        gaps=_gaps([about[seed]["gaps"].get(task, {}) for seed in seeds]),
+        floor=_floor(truth["events"]),
+        ceiling={name: float(values.mean()) for name, values in clip_scores(truth["events"], truth[side]).items()},
+    )
+
+
+def _sets(lines: Sequence[Line]) -> dict[str, list[float]]:
+    names = [name for name in ("frechet[audio]", "frechet[video]", "coverage", "rank") if name in lines[0]]
+    return {name: [float(np.mean(line[name])) for line in lines] for name in names}
+
+
+def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
+    kinds = [kind for kind in tables[0] if kind != "true"] if tables else []
+    return {kind: np.array([np.subtract(table[kind], table["true"]) for table in tables]) for kind in kinds}
+
+
+def _floor(events: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The true events of other clips in place of a clip's own."""
+    pairings = derangements(len(events))
+    scores = [clip_scores(events, [events[int(j)] for j in pairing]) for pairing in pairings]
+    return {name: float(np.mean([score[name] for score in scores])) for name in MEASURES}
+
+
+def difference(arm: Arm, base: Arm, measure: str) -> tuple[float, float, float]:
+    """Mean difference of two arms over the seeds that both have, with its paired interval.
+
+    Returns:
+        Difference, lower and upper end.
+    """
+    common = [seed for seed in arm.seeds if seed in base.seeds]
+    one, other = (np.stack([side.scores[measure][side.seeds.index(seed)] for seed in common]) for side in (arm, base))
+    count = min(one.shape[1], other.shape[1])
+    paired = one[:, :count] - other[:, :count]
+    return float(paired.mean()), *interval(paired)
+
+
+def same_cost(arm: Arm, base: Arm) -> bool:
+    """Whether two arms have cost the same computation, within 3 %."""
+    return abs(arm.flops / base.flops - 1) <= _SAME_COST
+
+
+def base_of(arm: Arm, found: Sequence[Arm], baseline: str) -> dict[str, Arm]:
+    """What an arm is compared with.
+
+    Args:
+        arm: The arm.
+        found: All arms.
+        baseline: A recipe.
+
+    Returns:
+        ``steps`` and ``compute`` to the baseline's arm that is equal to it in that; an arm with guidance away from
+        something else has ``guidance``, itself with the usual one.
+    """
+    here = [a for a in found if (a.scene, a.task, a.guidance_from) == (arm.scene, arm.task, "dropped")]
+    if arm.guidance_from != "dropped":
+        equal = {"guidance": [a for a in here if (a.recipe, a.step) == (arm.recipe, arm.step)]}
+    elif arm.recipe == baseline:
+        equal = {}
+    else:
+        peers = [a for a in here if a.recipe == baseline]
+        equal = {"steps": [a for a in peers if a.step == arm.step], "compute": [a for a in peers if same_cost(a, arm)]}
+    return {name: some[0] for name, some in equal.items() if some}
