@@ -41,6 +41,7 @@ FLOORS = {
     "media": 1,
     "metrics": 1,
     "configs": 1,
+    "checkpoints": 1,
 }
 GROUND = sorted(room for room, floor in FLOORS.items() if floor == 1)
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric", "jsonargparse"}

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.inputs import InputBatch
@@ -72,13 +73,16 @@ class LatentDiffusion(pl.LightningModule):
         """The model of a checkpoint, in eval mode.
 
         Args:
-            name: Path of a ``.ckpt`` file, or a hub repository ``owner/name`` that holds ``cmmd.ckpt``.
+            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, or a hub repository ``owner/name`` that holds
+                ``cmmd.ckpt``.
             kwargs: Passed to ``load_from_checkpoint``.
 
         Raises:
             FileNotFoundError: If neither is there.
         """
         path = Path(name).expanduser()
+        if not path.is_file():
+            path = packaged_checkpoint(name) or path
         if not path.is_file():
             if path.suffix == ".ckpt" or name.count("/") != 1:
                 raise FileNotFoundError(f"{name}: expected a checkpoint or a hub name, found no such file")

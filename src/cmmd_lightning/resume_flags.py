@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.cli import UsageError
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ CHECKPOINT_WORDS = ("best", "hpc", "registry")
 
 
 def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | None:
-    """The file that ``--ckpt_path`` names.
+    """The file that ``--ckpt_path`` names, or the packaged checkpoint of that name.
 
     ``last`` is the newest of the ``last*.ckpt`` of the trainer's callbacks and the ``hpc_ckpt_*.ckpt`` that a requeued
     SLURM job left.
@@ -50,9 +51,14 @@ def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | No
         raise UsageError(f"{subcommand}: expected last.ckpt of a fit in {places}, found none")
     if path is None and subcommand == "predict":
         raise UsageError("predict: expected --ckpt_path with a checkpoint, got none")
-    if path is not None and path not in CHECKPOINT_WORDS and not Path(path).is_file():
-        raise UsageError(f"{path}: expected a checkpoint file, found none")
-    return path
+    if path is None or path in CHECKPOINT_WORDS or Path(path).is_file():
+        return path
+    packaged = packaged_checkpoint(path)
+    if packaged is None:
+        raise UsageError(f"{path}: expected a checkpoint file, or demo for the packaged one; found none")
+    if subcommand == "fit":
+        raise UsageError(f"fit: expected a training checkpoint, got {path}, weights only: --model.pretrained {path}")
+    return str(packaged)
 
 
 def _folders(dirpath: str | None, root: str) -> list[str]:

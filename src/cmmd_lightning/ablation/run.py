@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from statistics import mean
 from typing import Any, get_args
 
 import torch
@@ -25,13 +24,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cmmd_lightning.ablation.cells import Cell
 from cmmd_lightning.ablation.measure import HeldOut, Sampling, ceiling, partner_gaps, sample_and_score
 from cmmd_lightning.ablation.results import RESULTS, Results
+from cmmd_lightning.ablation.summary import clip_scores
 from cmmd_lightning.checkpoint import export_weights
 from cmmd_lightning.codecs import CodecConfig
 from cmmd_lightning.cost import step_flops
 from cmmd_lightning.datamodule import AudioVideoDataModule
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.evaluation.provenance import machine
-from cmmd_lightning.metrics.functional.events import event_scores
 from cmmd_lightning.module import CMMD
 from cmmd_lightning.procedural import render
 
@@ -264,8 +263,13 @@ class _Runner:
         for how in missing:
             began = time.monotonic()
             found = sample_and_score(held, how)
-            self.results.add({**line, "sampling": asdict(how), **found})
-            logger.info("%s, step %d: %s", self.cell, step, _told(how, found, held, time.monotonic() - began))
+            scores = clip_scores(found.get("seen", held.events), found["events"])
+            rounded = {name: values.round(4).tolist() for name, values in scores.items()}
+            self.results.add({**line, "sampling": asdict(how), **found, "scores": rounded})
+            f1 = " / ".join(f"{scores[name].mean():.3f}" for name in ("F1@25ms", "F1@50ms", "F1@100ms"))
+            way = f"{how.task} guidance {how.guidance_scale:g} {how.guidance_from}"
+            told = f"{way}: F1@25/50/100ms {f1} ({time.monotonic() - began:.0f} s)"
+            logger.info("%s, step %d: %s", self.cell, step, told)
 
 
 def _cmmd(arguments: Sequence[str], log: Path) -> None:
@@ -289,14 +293,6 @@ def _cmmd(arguments: Sequence[str], log: Path) -> None:
 
 def _has_steps(checkpoint: Path, steps: int) -> bool:
     return checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["global_step"] >= steps
-
-
-def _told(how: Sampling, found: Mapping[str, Any], held: HeldOut, seconds: float) -> str:
-    reference = found.get("seen", held.events)
-    pairs = list(zip(reference, found["events"], strict=True))
-    f1 = [mean(event_scores(*pair, tolerance).f1 for pair in pairs) for tolerance in (0.025, 0.05, 0.1)]
-    scores = " / ".join(f"{value:.3f}" for value in f1)
-    return f"{how.task} guidance {how.guidance_scale:g} {how.guidance_from}: F1@25/50/100ms {scores} ({seconds:.0f} s)"
 
 
 def merged(texts: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:

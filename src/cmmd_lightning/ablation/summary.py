@@ -154,10 +154,17 @@ def arms(lines: Sequence[Line]) -> list[Arm]:
         (line["recipe"], line["scene"], line["step"], line["sampling"]["task"], line["sampling"]["guidance_from"])
         for line in drawn
     )
-    return [_arm(key, drawn, [line for line in lines if "truth" in line]) for key in keys]
+    plain = [line for line in lines if "truth" in line]
+    floors: dict[str, dict[str, float]] = {}
+    for line in plain:
+        if line["scene"] not in floors:
+            floors[line["scene"]] = _floor(line["truth"]["events"])
+    return [_arm(key, drawn, plain, floors[key[1]]) for key in keys]
 
 
-def _arm(key: tuple[str, str, int, str, str], drawn: Sequence[Line], plain: Sequence[Line]) -> Arm:
+def _arm(
+    key: tuple[str, str, int, str, str], drawn: Sequence[Line], plain: Sequence[Line], floor: dict[str, float]
+) -> Arm:
     recipe, scene, step, task, away = key
 
     def is_mine(line: Line) -> bool:
@@ -173,7 +180,7 @@ def _arm(key: tuple[str, str, int, str, str], drawn: Sequence[Line], plain: Sequ
     for seed in seeds:
         truth = about[seed]["truth"]
         table = {
-            f"{line['sampling']['guidance_scale']:g}": clip_scores(line.get("seen", truth["events"]), line["events"])
+            f"{line['sampling']['guidance_scale']:g}": _scores(line, truth["events"])
             for line in mine
             if line["seed"] == seed
         }
@@ -192,9 +199,16 @@ def _arm(key: tuple[str, str, int, str, str], drawn: Sequence[Line], plain: Sequ
         by_scale={s: {m: float(np.mean([t[s][m].mean() for t in tables])) for m in MEASURES} for s in common},
         sets=_sets([line for line in mine if f"{line['sampling']['guidance_scale']:g}" == usual]),
         gaps=_gaps([about[seed]["gaps"].get(task, {}) for seed in seeds]),
-        floor=_floor(truth["events"]),
+        floor=floor,
         ceiling={name: float(values.mean()) for name, values in clip_scores(truth["events"], truth[side]).items()},
     )
+
+
+def _scores(line: Line, events: Sequence[Sequence[float]]) -> dict[str, Table]:
+    """Scores of each clip, as the line has them or from its events."""
+    if "scores" in line:
+        return {name: np.array(values) for name, values in line["scores"].items()}
+    return clip_scores(line.get("seen", events), line["events"])
 
 
 def _sets(lines: Sequence[Line]) -> dict[str, list[float]]:
@@ -209,7 +223,7 @@ def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
 
 def _floor(events: Sequence[Sequence[float]]) -> dict[str, float]:
     """The true events of other clips in place of a clip's own."""
-    pairings = derangements(len(events))
+    pairings = derangements(len(events), limit=4)
     scores = [clip_scores(events, [events[int(j)] for j in pairing]) for pairing in pairings]
     return {name: float(np.mean([score[name] for score in scores])) for name in MEASURES}
 
