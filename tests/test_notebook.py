@@ -1,29 +1,35 @@
-"""The notebook, executed from top to bottom on a tiny run, in a kernel of this interpreter."""
+"""The notebooks, executed from top to bottom on tiny runs, in a kernel of this interpreter."""
 
+import json
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "quickstart.ipynb"
+from cmmd_lightning.ablation.results import read_results
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+KEPT = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    folder = tmp_path_factory.mktemp("notebook")
+def execute(name: str, folder: Path, **environment: str):
+    """A notebook, run in a folder."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CMMD_STEPS", "2")
-        patch.setenv("CMMD_CLIPS", "2")
-        patch.setenv("CMMD_CHANNELS", "16,16")
-        patch.setenv("TMPDIR", str(folder))
-        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        for key, value in {**environment, "TMPDIR": str(folder), "IPYTHONDIR": str(folder / "ipython")}.items():
+            patch.setenv(key, value)
         client = NotebookClient(
             notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
         )
         client.execute()
     return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
+    return execute("quickstart.ipynb", folder, CMMD_STEPS="2", CMMD_CLIPS="2", CMMD_CHANNELS="16,16")
 
 
 def outputs(notebook, text: str) -> list:
@@ -42,8 +48,9 @@ def kinds(notebook, text: str) -> list[str]:
     return ["sound" if "<audio" in one.get("text/html", "") else "picture" for one in data]
 
 
-def test_it_is_kept_without_outputs():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_it_is_kept_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert [cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs] == []
     assert {cell.execution_count for cell in notebook.cells if cell.cell_type == "code"} == {None}
@@ -64,3 +71,18 @@ def test_the_true_sound_of_the_clip_is_in_sync(executed):
     line = printed(executed, "event_scores(seen").splitlines()[0]
     f1 = float(line.rpartition("f1=")[2].rstrip(")"))
     assert f1 > 0.6
+
+
+def test_the_ablation_is_shown(tmp_path):
+    """On the results of a reduced grid: the first seed of those that are kept."""
+    lines = read_results(NOTEBOOKS.parent / "docs" / "results" / "ablation.jsonl.gz")
+    few = [line for line in lines if line["seed"] == 0 and line["scene"] == "bounce"]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(json.dumps(line) + "\n" for line in few))
+    notebook = execute("ablation.ipynb", tmp_path, CMMD_RESULTS=str(results))
+    assert f"results.jsonl: {len(few)} lines" in printed(notebook, "read_results(results)")
+    shown = outputs(notebook, "tolerance_figure(here")
+    assert "| infonce | 600 |" in shown[0].data["text/markdown"]
+    for text, count in (("tolerance_figure(here", 3), ("guidance_figure([", 1), ("gaps_figure([", 1)):
+        assert len(outputs(notebook, text)) == count
+        assert outputs(notebook, text)[-1].data["image/png"]

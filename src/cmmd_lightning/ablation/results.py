@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,12 +43,13 @@ def key_of(line: Mapping[str, Any]) -> tuple[str, str, int, int]:
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a ``results.jsonl``; a last one that is cut off is left out.
+    """The lines of a ``results.jsonl``, or of one packed by gzip; a last one that is cut off is left out.
 
     Raises:
         ValueError: If another line is not JSON.
     """
-    found, texts = [], Path(path).read_text().splitlines()
+    data = Path(path).read_bytes()
+    found, texts = [], (gzip.decompress(data) if Path(path).suffix == ".gz" else data).decode().splitlines()
     for number, text in enumerate(texts, 1):
         try:
             found.append(json.loads(text))
