@@ -2,11 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cmmd_lightning.ablation.report import table, write_comparison
+from cmmd_lightning.ablation.results import read_results
 from cmmd_lightning.ablation.summary import MEASURES, arms, at_best_guidance, base_of, clip_scores, difference, interval
 
 CLIPS = 40
@@ -134,3 +136,12 @@ def test_comparison_is_written(tmp_path):
     results.write_text("")
     with pytest.raises(ValueError, match=r"results\.jsonl: expected results of cmmd ablate, got none"):
         write_comparison([results], tmp_path / "made")
+
+
+def test_the_published_tables_are_those_of_the_published_results():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    text = (docs / "results.md").read_text()
+    found = arms(read_results(docs / "results" / "ablation.jsonl.gz"))
+    for scene in ("bounce", "dance"):
+        for row in table([arm for arm in found if arm.scene == scene], "plain").splitlines():
+            assert row in text
