@@ -20,7 +20,19 @@ from cmmd_lightning.media import probe, read_sound, write_sound, write_video
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 CHECKPOINT = "runs/quickstart/cmmd.ckpt"
-COMMANDS = ("fit", "validate", "test", "predict", "prepare", "evaluate", "calibrate", "render", "describe")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "prepare",
+    "evaluate",
+    "calibrate",
+    "render",
+    "describe",
+    "ablate",
+    "compare",
+)
 
 
 def step_of(path: Path) -> int:
@@ -78,6 +90,8 @@ def test_every_command_has_help(command, tmp_path):
         "describe": ("--config",),
         "calibrate": ("--real", "--fit", "--scenes", "--output_dir"),
         "test": ("--evaluation.guidance_scale", "--ckpt_path"),
+        "ablate": ("--recipes", "--scenes", "--seeds", "--equal_compute"),
+        "compare": ("--results", "--baseline"),
     }
     assert all(flag in done.out for flag in expected.get(command, ("--trainer.max_steps", "--model", "--data.root")))
 

@@ -275,7 +275,8 @@ def ablate(
         vae: Config of the frame VAE, one for each scene.
         output_dir: Folder for data, trainings and results.jsonl; what is there already is not done again.
     """
-    from cmmd_lightning.ablation.run import Plan, run_ablation
+    from cmmd_lightning.ablation.plan import Plan
+    from cmmd_lightning.ablation.run import run_ablation
 
     plan = Plan(
         recipes=tuple(recipes),

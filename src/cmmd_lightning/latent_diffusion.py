@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +50,9 @@ class LatentDiffusion(pl.LightningModule):
         self.clip = ClipSpec.of(clip)
         self.schedule = NoiseSchedule(schedule_shift)
         self.codec = build_frame_codec(codec)
+        config = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
+        # else its weights are still to come, from a checkpoint
+        self._codec_is_known = config.kind != "autoencoder_kl" or config.path is not None
         self.mel = LogMel(*self.clip.mel_settings)
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, NetworkSpec.of(network))
@@ -113,7 +116,7 @@ class LatentDiffusion(pl.LightningModule):
             reason = " ".join(str(error).split())[:120]
             raise ValueError(f"{name}: expected a checkpoint of CMMD, got a file that is none ({reason})") from error
         ours, theirs = self._layout(), pretrained._layout()
-        other = [key for key in ours if ours[key] != theirs[key]]
+        other = [key for key in ours if ours[key] != theirs[key] and (self._codec_is_known or key != "codec")]
         if other:
             expected, got = (", ".join(f"{key} {layout[key]}" for key in other) for layout in (ours, theirs))
             raise ValueError(f"{name}: expected a checkpoint with {expected}, got {got}")

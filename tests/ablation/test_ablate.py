@@ -9,8 +9,8 @@ from command_line import cmmd
 
 from cmmd_lightning import CMMD
 from cmmd_lightning.ablation.cells import Cell
+from cmmd_lightning.ablation.plan import config_text
 from cmmd_lightning.ablation.results import read_results
-from cmmd_lightning.ablation.run import config_text
 
 CLIP = {"num_frames": 8, "fps": 10.0, "height": 16, "width": 16, "sample_rate": 8000, "n_fft": 256}
 CLIP |= {"hop_length": 100, "n_mels": 16}

@@ -5,31 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cmmd_lightning.ablation.cells import Cell
 from cmmd_lightning.ablation.measure import HeldOut, Sampling, ceiling, partner_gaps, sample_and_score
+from cmmd_lightning.ablation.plan import Plan, config_text, merged
 from cmmd_lightning.ablation.results import RESULTS, Results
 from cmmd_lightning.ablation.summary import clip_scores
 from cmmd_lightning.checkpoint import export_weights
 from cmmd_lightning.codecs import CodecConfig
 from cmmd_lightning.cost import step_flops
 from cmmd_lightning.datamodule import AudioVideoDataModule
-from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.evaluation.provenance import machine
 from cmmd_lightning.module import CMMD
 from cmmd_lightning.procedural import render
@@ -37,80 +33,6 @@ from cmmd_lightning.procedural import render
 logger = logging.getLogger(__name__)
 
 _SECONDS = 2.5  # length of a rendered source in clips
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained and what is measured.
-
-    Args:
-        recipes: See `Cell`.
-        scenes: See `Cell`.
-        seeds: Of training.
-        steps: Optimiser steps after which a cell is measured.
-        equal_compute: Whether it is also measured where it has cost what the first recipe costs by then.
-        tasks: What is generated.
-        guidance_scales: Scales tried; 1 is no guidance.
-        guidance_from: What guidance leads away from, each tried.
-        num_inference_steps: Denoiser evaluations.
-        num_clips: Held-out clips.
-        num_train_clips: Clips to train on, each 2.5 times as long as the model's.
-        base: Config below the recipes.
-        vae: Config of the frame VAE, one for each scene.
-    """
-
-    recipes: tuple[str, ...] = ("plain", "infonce")
-    scenes: tuple[str, ...] = ("bounce",)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    steps: tuple[int, ...] = (600,)
-    equal_compute: bool = True
-    tasks: tuple[Task, ...] = ("video_to_audio",)
-    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
-    guidance_from: tuple[GuidanceFrom, ...] = ("dropped",)
-    num_inference_steps: int = 15
-    num_clips: int = 200
-    num_train_clips: int = 800
-    base: str = "ablation/base.yaml"
-    vae: str = "ablation/vae.yaml"
-
-    def __post_init__(self) -> None:
-        if not set(self.tasks) <= set(get_args(Task)):
-            raise ValueError(f"tasks: expected some of {', '.join(get_args(Task))}, got {', '.join(self.tasks)}")
-        if not (self.recipes and self.scenes and self.seeds and self.steps and min(self.steps) > 0):
-            raise ValueError("expected at least one recipe, one scene, one seed and one positive number of steps")
-        for cell in self.cells():
-            for name in cell.configs(self.base):
-                config_text(name)
-
-    def cells(self) -> Iterator[Cell]:
-        """Seed after seed, so that every recipe has one before any has two."""
-        return (Cell(r, scene, seed) for seed in self.seeds for scene in self.scenes for r in self.recipes)
-
-    def samplings(self) -> list[Sampling]:
-        """Every way to draw; without guidance there is nothing to lead away from."""
-        return [
-            Sampling(task, scale, away, self.num_inference_steps)
-            for task in self.tasks
-            for scale in self.guidance_scales
-            for away in self._from(scale)
-        ]
-
-    def _from(self, scale: float) -> tuple[GuidanceFrom, ...]:
-        return self.guidance_from if scale != 1.0 else ("dropped",)
-
-
-def config_text(name: str) -> str:
-    """Text of a config, a path or the name of a packaged one.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    packaged = Path(str(resources.files("cmmd_lightning.configs"))) / name
-    for path in (Path(name), packaged):
-        if path.is_file():
-            return path.read_text()
-    known = ", ".join(sorted(path.stem for path in (packaged.parent).glob("*.yaml")))
-    raise ValueError(f"{name}: expected a config, found none; beside it lie {known or 'none'}")
 
 
 def run_ablation(plan: Plan, output_dir: str | Path, *, progress: bool = True) -> tuple[Path, list[str]]:
@@ -293,29 +215,3 @@ def _cmmd(arguments: Sequence[str], log: Path) -> None:
 
 def _has_steps(checkpoint: Path, steps: int) -> bool:
     return checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["global_step"] >= steps
-
-
-def merged(texts: Sequence[str], flags: Mapping[str, str]) -> dict[str, Any]:
-    """Configs laid one over the other, and flags over them, as plain settings.
-
-    Example:
-        >>> merged(["model: {a: 1, b: 2}", "model: {b: 3}"], {"model.c": "[4]"})
-        {'model': {'a': 1, 'b': 3, 'init_args': {'c': [4]}}}
-    """
-    settings: dict[str, Any] = {}
-    for text in texts:
-        _lay(settings, yaml.safe_load(text) or {})
-    for key, value in flags.items():
-        inner: Any = yaml.safe_load(value)
-        for name in reversed(re.sub(r"^model\.", "model.init_args.", key).split(".")):
-            inner = {name: inner}
-        _lay(settings, inner)
-    return settings
-
-
-def _lay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
-            _lay(below[key], value)
-        else:
-            below[key] = dict(value) if isinstance(value, Mapping) else value
