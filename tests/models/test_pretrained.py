@@ -144,7 +144,9 @@ def test_another_clip_network_or_schedule_is_refused(changes, expected, got, tmp
 
 def test_another_codec_is_refused_also_of_the_same_kind(tmp_path):
     codec = CodecConfig("autoencoder_kl", unshuffle=4, config={"block_out_channels": [8], "norm_num_groups": 4})
-    ours, theirs = (build_model(weights_seed=seed, codec=codec) for seed in (0, 1))
+    own = saved(tmp_path / "own.ckpt", build_model(weights_seed=0, codec=codec))
+    ours = build_model(codec=CodecConfig("autoencoder_kl", str(own)))
+    theirs = build_model(weights_seed=1, codec=codec)
     path = saved(tmp_path / "other.ckpt", theirs)
     prints = [model.codec.fingerprint()[:12] for model in (ours, theirs)]
     with pytest.raises(ValueError, match=rf"other\.ckpt: .* with codec {prints[0]}, got codec {prints[1]}$"):
