@@ -49,7 +49,8 @@ def saved_by(*names: str) -> str:
     root = [trainer["default_root_dir"] for trainer in trainers if "default_root_dir" in trainer][-1]
     (saver,) = (c for c in trainers[0]["callbacks"] if c["class_path"].endswith("StepCheckpoint"))
     settings = saver.get("init_args", {})
-    return f"{settings.get('dirpath') or root}/{settings.get('filename', 'cmmd')}.ckpt"
+    assert "dirpath" not in settings, "--trainer.default_root_dir alone is to move a run"
+    return f"{root}/{settings.get('filename', 'cmmd')}.ckpt"
 
 
 BASES = [name for name in packaged_configs() if "root" in read(name).get("data", {})]

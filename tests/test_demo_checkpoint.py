@@ -92,3 +92,9 @@ def test_training_goes_on_from_it(home, tmp_path):
     trainer = ["--trainer.max_steps", 1, "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
     done = cmmd("fit", "--config", "own.yaml", *flags, *trainer, cwd=tmp_path)
     assert done.status == 0, done.err
+    (made,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    trained, before = (
+        torch.load(path, weights_only=True)["state_dict"] for path in (made, packaged_checkpoint("demo"))
+    )
+    moved = {key: float((trained[key] - before[key]).abs().max()) for key in before if key.startswith("network.")}
+    assert 0 < max(moved.values()) < 2 * settings["learning_rate"]  # one step of AdamW away, and no more

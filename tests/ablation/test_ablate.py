@@ -124,11 +124,17 @@ def test_weights_that_are_kept_are_a_checkpoint(home, done):
 def test_results_of_other_settings_are_refused(home, done):
     base = home / "base.yaml"
     before = base.read_text()
-    base.write_text(before + "\n# changed\n")
-    run = cmmd("ablate", "--recipes", "[plain]", "--steps", "[4]", *SMALL, cwd=home)
+    line = ["--recipes", "[plain]", "--steps", "[4]"]
+    base.write_text(before.replace("learning_rate: 0.001", "learning_rate: 0.002"))
+    other = cmmd("ablate", *line, *SMALL, cwd=home)
+    base.write_text(before + "\n# a comment decides nothing\n")
+    same = cmmd("ablate", *line, *SMALL, cwd=home)
     base.write_text(before)
-    assert run.status == 1
-    assert "expected results of plain as its configs are now, got some of other settings" in run.errors[0]
+    more = cmmd("ablate", *line, *SMALL, "--num_train_clips", 5, cwd=home)
+    assert same.status == 0, same.err
+    for run in (other, more):
+        assert run.status == 1
+        assert "expected results of plain as its configs are now, got some of other settings" in run.errors[0]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def lines(recipe, seed, step=100, flops=1e9, off=0.0, scales=(1.0, 3.0), wrong_e
             [times[0] + late + (0.15 if wrong_every and i % wrong_every == seed else 0)] for i, times in enumerate(TRUE)
         ]
         sampling = {"task": "video_to_audio", "guidance_scale": scale, "guidance_from": away}
+        sampling["num_inference_steps"] = 15
         quality = {"frechet[audio]": 10.0 + seed, "coverage": 0.5, "rank": [0.75] * CLIPS}
         found.append({**about, "sampling": sampling, "events": events, **quality})
     return found
@@ -83,6 +84,21 @@ def test_arms_hold_each_recipe_at_its_best():
     assert arm.ceiling["F1@25ms"] == 1.0
     # of 40 clips 10 ms apart, about 2 x 25 in 400 ms lie within 25 ms of a clip's own event
     assert 0 < arm.floor["F1@25ms"] < 0.3
+
+
+def test_a_seed_that_is_not_measured_to_its_end_does_not_count():
+    (arm,) = arms([*lines("plain", 0), *lines("plain", 1, scales=(1.0,))])
+    assert arm.seeds == [0]
+    assert arm.sets["rank"] == [0.75]
+
+
+def test_results_of_different_inference_steps_are_not_mixed():
+    mixed = lines("plain", 0)
+    mixed[-1]["sampling"]["num_inference_steps"] = 50
+    with pytest.raises(
+        ValueError, match=r"plain, bounce, 100 steps: expected one number of inference steps, got \[15, 50\]"
+    ):
+        arms(mixed)
 
 
 def test_differences_are_paired():

@@ -131,6 +131,15 @@ def test_a_stopped_call_goes_on_with_what_it_has(bounce, folder, caplog):
     assert clips.key() != replace(clips, seed=1).key()
 
 
+def test_librosa_is_compiled_before_there_are_workers(folder, monkeypatch):
+    """Workers that compile it at once mix up numba's cache, and every later run crashes."""
+    known = []
+    monkeypatch.delitem(sys.modules, "librosa.onset", raising=False)
+    monkeypatch.setattr(calibrate, "_pool", lambda *args: known.append("librosa.onset" in sys.modules) or [])
+    calibrate.calibrate_set(ClipSet("bounce", "bounce", 2, seed=7), folder / "none scored yet")
+    assert known == [True]
+
+
 def test_the_files_have_all_sets_measures_and_reasons(bounce, tmp_path):
     clips, rows = bounce
     found = analyse(rows, clips.offsets, resamples=10) | {"video_events": "impacts"}

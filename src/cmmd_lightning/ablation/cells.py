@@ -110,10 +110,5 @@ class Cell:
             *("--data.root", str(scene / "data"), "--model.codec.path", str(scene / "vae" / "vae.ckpt")),
             *("--seed_everything", seed, "--model.seed", seed, "--data.seed", seed),
             *pretrained,
-            *(
-                "--trainer.max_steps",
-                str(step),
-                "--trainer.default_root_dir",
-                str(self.folder(root)),
-            ),
+            *("--trainer.max_steps", str(step), "--trainer.default_root_dir", str(self.folder(root))),
         ]

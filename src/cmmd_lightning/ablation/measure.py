@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ class Sampling:
     """
 
     task: Task
-    guidance_scale: float = 1.0
-    guidance_from: GuidanceFrom = "dropped"
-    num_inference_steps: int = 15
+    guidance_scale: float
+    guidance_from: GuidanceFrom
+    num_inference_steps: int
     seed: int = 0
 
 
@@ -116,13 +116,12 @@ class HeldOut:
         return self.extract_audio(sound, self.model.clip.sample_rate).double()
 
 
-def sample_and_score(held: HeldOut, how: Sampling, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+def sample_and_score(held: HeldOut, how: Sampling) -> dict[str, Any]:
     """Generate for all held-out clips, and what came of it.
 
     Args:
         held: The clips.
         how: How to draw.
-        on_step: Called with the number of clips done, for a progress bar.
 
     Returns:
         ``finite``: share of the clips without NaN or infinity, which count as silence; ``events``: times in seconds,
@@ -148,8 +147,6 @@ def sample_and_score(held: HeldOut, how: Sampling, on_step: Callable[[int], None
         )
         videos.append(drawn[0])
         mels.append(drawn[1])
-        if on_step is not None:
-            on_step(len(video))
     video, mel = torch.cat(videos), torch.cat(mels)
     finite = torch.stack([x.flatten(1).isfinite().all(1) for x in (video, mel)]).all(0)
     kept = [x.nan_to_num(0, 0, 0).clamp(-_LARGEST, _LARGEST) for x in (video, mel)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,19 +38,19 @@ class Plan:
         vae: Config of the frame VAE, one for each scene.
     """
 
-    recipes: tuple[str, ...] = ("plain", "infonce")
-    scenes: tuple[str, ...] = ("bounce",)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    steps: tuple[int, ...] = (600,)
-    equal_compute: bool = True
-    tasks: tuple[Task, ...] = ("video_to_audio",)
-    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
-    guidance_from: tuple[GuidanceFrom, ...] = ("dropped",)
-    num_inference_steps: int = 15
-    num_clips: int = 200
-    num_train_clips: int = 800
-    base: str = "ablation/base.yaml"
-    vae: str = "ablation/vae.yaml"
+    recipes: tuple[str, ...]
+    scenes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[int, ...]
+    equal_compute: bool
+    tasks: tuple[Task, ...]
+    guidance_scales: tuple[float, ...]
+    guidance_from: tuple[GuidanceFrom, ...]
+    num_inference_steps: int
+    num_clips: int
+    num_train_clips: int
+    base: str
+    vae: str
 
     def __post_init__(self) -> None:
         if not set(self.tasks) <= set(get_args(Task)):
@@ -74,6 +76,26 @@ class Plan:
 
     def _from(self, scale: float) -> tuple[GuidanceFrom, ...]:
         return self.guidance_from if scale != 1.0 else ("dropped",)
+
+
+def fingerprint(settings: Mapping[str, Any], vae: Mapping[str, Any], **sizes: int) -> str:
+    """Hash of what decides the results of a cell: not of comments, of how it is logged, or when it is saved.
+
+    Args:
+        settings: Of the model, its data and its trainer, `merged`.
+        vae: Of the frame VAE.
+        sizes: Of the data.
+    """
+    said = [
+        {**settings, "trainer": _deciding(settings["trainer"])},
+        {**vae, "trainer": {**_deciding(vae["trainer"]), "max_steps": vae["trainer"]["max_steps"]}},
+    ]
+    return hashlib.sha256(json.dumps([said, sizes], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _deciding(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    averaging = [callback for callback in trainer.get("callbacks", []) if callback["class_path"].endswith("EMA")]
+    return {"callbacks": averaging, **{key: trainer.get(key) for key in ("gradient_clip_val", "precision")}}
 
 
 def config_text(name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shlex
 import subprocess
@@ -19,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cmmd_lightning.ablation.cells import Cell
 from cmmd_lightning.ablation.measure import HeldOut, Sampling, ceiling, partner_gaps, sample_and_score
-from cmmd_lightning.ablation.plan import Plan, config_text, merged
+from cmmd_lightning.ablation.plan import Plan, config_text, fingerprint, merged
 from cmmd_lightning.ablation.results import RESULTS, Results
 from cmmd_lightning.ablation.summary import clip_scores
+from cmmd_lightning.autoencoder import FrameAutoencoderModule
 from cmmd_lightning.checkpoint import export_weights
 from cmmd_lightning.codecs import CodecConfig
 from cmmd_lightning.cost import step_flops
@@ -49,7 +48,7 @@ def run_ablation(plan: Plan, output_dir: str | Path, *, progress: bool = True) -
     Returns:
         ``results.jsonl``, and a line for each training that failed; the others go on. Each line of the file tells
         ``recipe``, ``scene``, ``seed``, ``step``, ``flops`` (of training so far), ``command``, ``machine``,
-        ``settings`` (a hash of the configs), and either ``gaps`` and ``truth`` or, with ``sampling``, what
+        ``settings`` (see `fingerprint`), and either ``gaps`` and ``truth`` or, with ``sampling``, what
         `sample_and_score` finds.
 
     Raises:
@@ -82,8 +81,10 @@ class _Runner:
 
     def __init__(self, plan: Plan, root: Path, results: Results, cell: Cell) -> None:
         self.plan, self.root, self.results, self.cell = plan, root, results, cell
-        texts = [config_text(name) for name in (plan.vae, *cell.configs(plan.base))]
-        self.settings = hashlib.sha256(json.dumps([texts, cell.flags]).encode()).hexdigest()[:12]
+        self.config = merged([config_text(name) for name in cell.configs(plan.base)], cell.flags)
+        self.vae = merged([config_text(plan.vae)], {})
+        sizes = {"num_train_clips": plan.num_train_clips, "num_clips": plan.num_clips}
+        self.settings = fingerprint(self.config, self.vae, **sizes)
         start = cell.start
         self.start = None if start is None else _Runner(plan, root, results, start[0])
         self.first_step = 0 if start is None else start[1]
@@ -128,8 +129,9 @@ class _Runner:
     def flops(self, step: int) -> float:
         """What training up to a step costs."""
         before = 0.0 if self.start is None else self.start.flops(self.first_step)
-        settings = merged([config_text(name) for name in self.cell.configs(self.plan.base)], self.cell.flags)
-        return before + (step - self.first_step) * step_flops(settings["model"]["init_args"], settings["data"])
+        codec = FrameAutoencoderModule(**self.vae["model"]["init_args"]).codec.config.to_dict()
+        model = {**self.config["model"]["init_args"], "codec": codec}
+        return before + (step - self.first_step) * step_flops(model, self.config["data"])
 
     def trained(self, step: int) -> Path:
         """The cell's weights after so many steps, trained now where they are not there."""
@@ -145,8 +147,7 @@ class _Runner:
 
     def _prepare(self) -> None:
         """The scene's clips and frame VAE."""
-        scene, vae = self.root / self.cell.scene, merged([config_text(self.plan.vae)], {})
-        clip = merged([config_text(self.plan.base)], {})["model"]["init_args"]["clip"]
+        scene, clip = self.root / self.cell.scene, self.config["model"]["init_args"]["clip"]
         counts = {"train": self.plan.num_train_clips, "val": 32, "test": self.plan.num_clips}
         for seed, (split, count) in enumerate(counts.items()):
             render(
@@ -162,7 +163,7 @@ class _Runner:
                 correlation=self.cell.correlation,
                 progress=False,
             )
-        if not _has_steps(scene / "vae" / "vae.ckpt", vae["trainer"]["max_steps"]):
+        if not _has_steps(scene / "vae" / "vae.ckpt", self.vae["trainer"]["max_steps"]):
             where = ["--data.root", str(scene / "data"), "--trainer.default_root_dir", str(scene / "vae")]
             _cmmd(["fit", "--config", self.plan.vae, *where], scene / "vae" / "fit.log")
 

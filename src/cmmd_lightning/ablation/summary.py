@@ -148,6 +148,9 @@ def arms(lines: Sequence[Line]) -> list[Arm]:
 
     Args:
         lines: Its lines.
+
+    Raises:
+        ValueError: If an arm was drawn with different numbers of inference steps.
     """
     drawn = [line for line in lines if "sampling" in line]
     keys = dict.fromkeys(
@@ -175,20 +178,19 @@ def _arm(
 
     mine = [line for line in drawn if is_mine(line) and fits(line["sampling"])]
     about = {line["seed"]: line for line in plain if is_mine(line)}
+    counts = sorted({line["sampling"]["num_inference_steps"] for line in mine})
+    if len(counts) > 1:
+        raise ValueError(f"{recipe}, {scene}, {step} steps: expected one number of inference steps, got {counts}")
     seeds = sorted({line["seed"] for line in mine} & set(about))
-    rows, scales, tables = [], [], []
-    for seed in seeds:
-        truth = about[seed]["truth"]
-        table = {
-            f"{line['sampling']['guidance_scale']:g}": _scores(line, truth["events"])
-            for line in mine
-            if line["seed"] == seed
-        }
-        scores, chosen = at_best_guidance(table)
-        rows.append(scores)
-        scales += chosen
-        tables.append(table)
-    common = [scale for scale in tables[0] if all(scale in table for table in tables)]
+    by_seed = {
+        seed: {_scale(line): _scores(line, about[seed]["truth"]["events"]) for line in mine if line["seed"] == seed}
+        for seed in seeds
+    }
+    every = set(by_seed[seeds[0]])  # a seed that lacks one of them is not measured to its end yet
+    seeds = [seed for seed in seeds if set(by_seed[seed]) == every]
+    tables = [by_seed[seed] for seed in seeds]
+    at_best = [at_best_guidance(table) for table in tables]
+    rows, scales = [scores for scores, _ in at_best], [scale for _, chosen in at_best for scale in chosen]
     usual = max(dict.fromkeys(scales), key=scales.count)
     truth = about[seeds[0]]["truth"]
     side = "seen" if task == "audio_to_video" else "heard"
@@ -196,12 +198,16 @@ def _arm(
         *(recipe, scene, step, mine[0]["flops"], seeds, task, away),
         scores={name: np.stack([row[name] for row in rows]) for name in MEASURES},
         scales=scales,
-        by_scale={s: {m: float(np.mean([t[s][m].mean() for t in tables])) for m in MEASURES} for s in common},
-        sets=_sets([line for line in mine if f"{line['sampling']['guidance_scale']:g}" == usual]),
+        by_scale={s: {m: float(np.mean([t[s][m].mean() for t in tables])) for m in MEASURES} for s in tables[0]},
+        sets=_sets([line for line in mine if _scale(line) == usual and line["seed"] in seeds]),
         gaps=_gaps([about[seed]["gaps"].get(task, {}) for seed in seeds]),
         floor=floor,
         ceiling={name: float(values.mean()) for name, values in clip_scores(truth["events"], truth[side]).items()},
     )
+
+
+def _scale(line: Line) -> str:
+    return f"{line['sampling']['guidance_scale']:g}"
 
 
 def _scores(line: Line, events: Sequence[Sequence[float]]) -> dict[str, Table]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import logging
 import multiprocessing
@@ -152,6 +153,8 @@ def calibrate_set(clips: ClipSet, folder: Path, *, progress: bool = True) -> tup
     partners = _partners(clips)
     jobs = [(clips, i, partners[i]) for i in range(clips.num_clips) if i not in done]
     errors = []
+    if jobs and has_av_align():  # librosa compiles when imported; workers that did so at once would spoil numba's cache
+        importlib.import_module("librosa.onset")  # (numba issue 10128), and crash from then on
     with open(store, "a", encoding="utf-8") as file:
         for row in _pool(_score_clip, jobs, f"Calibrating on {clips.name}", progress):
             if isinstance(row, str):
