@@ -137,6 +137,17 @@ def test_results_of_other_settings_are_refused(home, done):
         assert "expected results of plain as its configs are now, got some of other settings" in run.errors[0]
 
 
+def test_steps_that_a_training_has_passed_are_trained_anew(home, done):
+    run = cmmd("ablate", "--recipes", "[plain]", "--steps", "[2]", "--equal_compute", "false", *SMALL, cwd=home)
+    assert run.status == 0, run.err
+    folder = home / "out/bounce/plain/seed-0"
+    assert torch.load(folder / "to-2/cmmd.ckpt", weights_only=True)["global_step"] == 2
+    assert torch.load(folder / "cmmd.ckpt", weights_only=True)["global_step"] == 4
+    early, late = (torch.load(folder / f"step={n}.ckpt", weights_only=True)["state_dict"] for n in (2, 4))
+    moved = [key for key in early if key.startswith("network.") and not torch.equal(early[key], late[key])]
+    assert len(moved) > 10
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

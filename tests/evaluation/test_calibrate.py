@@ -1,6 +1,7 @@
 """The measures measured: known answers of the analysis, and the whole road on a few clips."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_librosa_is_compiled_before_there_are_workers(folder, monkeypatch):
     known = []
     monkeypatch.delitem(sys.modules, "librosa.onset", raising=False)
     monkeypatch.setattr(calibrate, "_pool", lambda *args: known.append("librosa.onset" in sys.modules) or [])
-    calibrate.calibrate_set(ClipSet("bounce", "bounce", 2, seed=7), folder / "none scored yet")
+    calibrate.calibrate_set(procedural_set("bounce", 2, 7), folder / "none scored yet")
     assert known == [True]
 
 

@@ -140,8 +140,13 @@ class _Runner:
             self._prepare()
             if self.start is not None:
                 self.start.trained(self.first_step)
-            folder = self.cell.folder(self.root)
-            _cmmd(self.cell.fit(self.plan.base, self.root, step), folder / "fit.log")
+            folder, own_steps = self.cell.folder(self.root), step - self.first_step
+            if _steps(folder / "cmmd.ckpt") > own_steps:  # trained past it, which leaves nothing of it
+                folder = folder / f"to-{step}"
+            where = ["--trainer.default_root_dir", str(folder)]
+            _cmmd([*self.cell.fit(self.plan.base, self.root, step), *where], folder / "fit.log")
+            if _steps(folder / "cmmd.ckpt") != own_steps:
+                raise TrainingFailedError(f"{folder}: expected cmmd.ckpt after {own_steps} steps, got another one")
             export_weights(folder / "cmmd.ckpt", weights)
         return weights
 
@@ -163,7 +168,7 @@ class _Runner:
                 correlation=self.cell.correlation,
                 progress=False,
             )
-        if not _has_steps(scene / "vae" / "vae.ckpt", self.vae["trainer"]["max_steps"]):
+        if _steps(scene / "vae" / "vae.ckpt") < self.vae["trainer"]["max_steps"]:
             where = ["--data.root", str(scene / "data"), "--trainer.default_root_dir", str(scene / "vae")]
             _cmmd(["fit", "--config", self.plan.vae, *where], scene / "vae" / "fit.log")
 
@@ -214,5 +219,5 @@ def _cmmd(arguments: Sequence[str], log: Path) -> None:
         raise TrainingFailedError(f"{log}: expected the training to end, got exit status {status}; the log says why")
 
 
-def _has_steps(checkpoint: Path, steps: int) -> bool:
-    return checkpoint.is_file() and torch.load(checkpoint, weights_only=True)["global_step"] >= steps
+def _steps(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["global_step"]) if checkpoint.is_file() else 0
