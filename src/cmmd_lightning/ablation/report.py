@@ -25,6 +25,8 @@ _COLOURS = (
     "#e7298a",
     "#66a61e",
     "#17becf",
+    "#b2abd2",
+    "#8c8c00",
 )
 
 
@@ -143,7 +145,7 @@ def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right center", fontsize=7)
     return figure
 
 
@@ -156,7 +158,7 @@ def guidance_figure(found: Sequence[Arm], baseline: str) -> Figure:
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=_label(arm), markersize=4)
     axes.set(xlabel="guidance scale", ylabel="event F1 at 50 ms")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right center", fontsize=7)
     return figure
 
 
@@ -173,5 +175,5 @@ def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
     axes.set(ylabel=f"e with a wrong partner minus e, t = {GAP_TIMES[middle]:g}")
     axes.set_yscale("symlog", linthresh=1e-3)
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right center", fontsize=7)
     return figure
