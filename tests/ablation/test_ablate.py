@@ -9,7 +9,7 @@ from command_line import cmmd
 
 from cmmd_lightning import CMMD
 from cmmd_lightning.ablation.cells import Cell
-from cmmd_lightning.ablation.plan import config_text
+from cmmd_lightning.ablation.plan import config_text, fingerprint
 from cmmd_lightning.ablation.results import read_results
 
 CLIP = {"num_frames": 8, "fps": 10.0, "height": 16, "width": 16, "sample_rate": 8000, "n_fft": 256}
@@ -135,6 +135,12 @@ def test_results_of_other_settings_are_refused(home, done):
     for run in (other, more):
         assert run.status == 1
         assert "expected results of plain as its configs are now, got some of other settings" in run.errors[0]
+
+
+def test_settings_are_those_of_the_start_too(home):
+    base, vae = (yaml.safe_load((home / f"{name}.yaml").read_text()) for name in ("base", "vae"))
+    hashes = [fingerprint(base, vae, start, num_clips=7) for start in (None, "one", "another", "another")]
+    assert len(set(hashes)) == 3
 
 
 def test_steps_that_a_training_has_passed_are_trained_anew(home, done):

@@ -78,17 +78,19 @@ class Plan:
         return self.guidance_from if scale != 1.0 else ("dropped",)
 
 
-def fingerprint(settings: Mapping[str, Any], vae: Mapping[str, Any], **sizes: int) -> str:
+def fingerprint(settings: Mapping[str, Any], vae: Mapping[str, Any], start: str | None = None, **sizes: int) -> str:
     """Hash of what decides the results of a cell: not of comments, of how it is logged, or when it is saved.
 
     Args:
         settings: Of the model, its data and its trainer, `merged`.
         vae: Of the frame VAE.
+        start: Hash of what it starts from, if it does.
         sizes: Of the data.
     """
     said = [
         {**settings, "trainer": _deciding(settings["trainer"])},
         {**vae, "trainer": {**_deciding(vae["trainer"]), "max_steps": vae["trainer"]["max_steps"]}},
+        *([] if start is None else [start]),
     ]
     return hashlib.sha256(json.dumps([said, sizes], sort_keys=True).encode()).hexdigest()[:12]
 

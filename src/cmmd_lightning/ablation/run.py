@@ -84,9 +84,10 @@ class _Runner:
         self.config = merged([config_text(name) for name in cell.configs(plan.base)], cell.flags)
         self.vae = merged([config_text(plan.vae)], {})
         sizes = {"num_train_clips": plan.num_train_clips, "num_clips": plan.num_clips}
-        self.settings = fingerprint(self.config, self.vae, **sizes)
         start = cell.start
-        self.start = None if start is None else _Runner(plan, root, results, start[0])
+        self.start: _Runner | None = None if start is None else _Runner(plan, root, results, start[0])
+        before: str | None = None if self.start is None else self.start.settings
+        self.settings: str = fingerprint(self.config, self.vae, before, **sizes)
         self.first_step = 0 if start is None else start[1]
         for line in results.lines:
             same = (line["recipe"], line["scene"], line["seed"]) == (cell.recipe, cell.scene, cell.seed)
