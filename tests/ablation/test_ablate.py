@@ -9,8 +9,11 @@ from command_line import cmmd
 
 from cmmd_lightning import CMMD
 from cmmd_lightning.ablation.cells import Cell
+from cmmd_lightning.ablation.measure import HeldOut, Sampling, ceiling, sample_and_score
 from cmmd_lightning.ablation.plan import config_text, fingerprint
 from cmmd_lightning.ablation.results import read_results
+from cmmd_lightning.codecs import CodecConfig
+from cmmd_lightning.datamodule import AudioVideoDataModule
 
 CLIP = {"num_frames": 8, "fps": 10.0, "height": 16, "width": 16, "sample_rate": 8000, "n_fft": 256}
 CLIP |= {"hop_length": 100, "n_mels": 16}
@@ -69,11 +72,33 @@ def test_what_a_line_tells(lines, home):
     assert [line["sampling"]["guidance_scale"] for line in drawn] == [1.0, 2.0]
     for line in drawn:
         assert len(line["events"]) == len(line["rank"]) == 7
-        assert 0 <= line["coverage"] <= 1
+        assert 0 <= line["coverage[spectrum]"] <= 1
+        assert -1 <= line["pitch"] <= 1
         assert line["frechet[audio]"] > 0
+        assert line["frechet[spectrum]"] > 0
     assert all(line["command"].startswith("cmmd fit --config base.yaml --config ablation/") for line in lines)
     events = [json.loads(path.read_text())["events"] for path in sorted((home / "out/bounce/data/test").glob("*.json"))]
     assert truth["truth"]["events"] == [[e["time"] for e in some if e["time"] < 0.8] for some in events]
+
+
+def test_what_repeats_the_truth_scores_so(home, done, monkeypatch):
+    scene = home / "out" / "bounce"
+    model = CMMD.from_pretrained(str(scene / "plain/seed-0/step=4.ckpt"))
+    codec = CodecConfig(kind="autoencoder_kl", path=str(scene / "vae" / "vae.ckpt"))
+    held = HeldOut(model, AudioVideoDataModule(str(scene / "data"), clip=model.clip, codec=codec), 7)
+    monkeypatch.setattr(model, "sample", lambda task, video, *_, **__: (video, held.mel))
+    how = Sampling("video_to_audio", 1.0, "dropped", 2)
+    found = sample_and_score(held, how)
+    assert found["frechet[audio]"] == pytest.approx(0, abs=1e-6)
+    assert found["frechet[spectrum]"] == pytest.approx(0, abs=1e-6)
+    assert (found["coverage[spectrum]"], found["rank"]) == (1.0, [1.0] * 7)
+    assert found["pitch"] == pytest.approx(1)
+    assert found["events"] == ceiling(held)["heard"]
+    monkeypatch.setattr(model, "sample", lambda task, video, *_, **__: (video, held.mel.flip(1) + 5))
+    off = sample_and_score(held, how)
+    assert off["frechet[spectrum]"] > 100
+    assert off["coverage[spectrum]"] == 0
+    assert off["pitch"] < 0
 
 
 def test_the_same_call_again_has_nothing_to_do(home, done, lines):

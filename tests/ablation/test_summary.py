@@ -28,7 +28,7 @@ def lines(recipe, seed, step=100, flops=1e9, off=0.0, scales=(1.0, 3.0), wrong_e
         ]
         sampling = {"task": "video_to_audio", "guidance_scale": scale, "guidance_from": away}
         sampling["num_inference_steps"] = 15
-        quality = {"frechet[audio]": 10.0 + seed, "coverage": 0.5, "rank": [0.75] * CLIPS}
+        quality = {"frechet[audio]": 10.0 + seed, "coverage[spectrum]": 0.5, "rank": [0.75] * CLIPS}
         found.append({**about, "sampling": sampling, "events": events, **quality})
     return found
 
@@ -79,7 +79,7 @@ def test_arms_hold_each_recipe_at_its_best():
     assert arm.scores["F1@25ms"].shape == (3, CLIPS)
     assert arm.scores["F1@25ms"].mean() == 1.0
     assert arm.by_scale["1"]["F1@200ms"] == 0.0
-    assert arm.sets == {"frechet[audio]": [10.0, 11.0, 12.0], "coverage": [0.5] * 3, "rank": [0.75] * 3}
+    assert arm.sets == {"frechet[audio]": [10.0, 11.0, 12.0], "coverage[spectrum]": [0.5] * 3, "rank": [0.75] * 3}
     assert arm.gaps["shift"].tolist() == [pytest.approx([0.0, 0.3, 0.1])] * 3
     assert arm.ceiling["F1@25ms"] == 1.0
     # of 40 clips 10 ms apart, about 2 x 25 in 400 ms lie within 25 ms of a clip's own event
@@ -146,7 +146,7 @@ def test_comparison_is_written(tmp_path):
     assert all(path.stat().st_size > 0 for path in written)
     text = written[0].read_text()
     assert "| infonce | 100 | 1.00 | 2 | 3 | 1.000 | 1.000 | 1.000 |" in text
-    assert "| steps | +1.000 [+1.000, +1.000] | +1.000 [+1.000, +1.000] | +0.000 [+0.000, +0.000] |" in text
+    assert "| steps, compute | +1.000 [+1.000, +1.000] | +1.000 [+1.000, +1.000] | +0.000 [+0.000, +0.000] |" in text
     rows = [line for line in table(arms(every), "plain").splitlines()]
     assert len({row.count("|") for row in rows}) == 1
     results.write_text("")

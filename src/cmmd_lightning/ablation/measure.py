@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 
 from cmmd_lightning.data.dataset import ClipDataset
 from cmmd_lightning.data.negatives import NEGATIVE_KINDS, NegativeSpec
@@ -126,10 +127,13 @@ def sample_and_score(held: HeldOut, how: Sampling) -> dict[str, Any]:
     Returns:
         ``finite``: share of the clips without NaN or infinity, which count as silence; ``events``: times in seconds,
         per clip, in what was generated (of ``joint`` in the sound, and ``seen`` in the picture); ``frechet[audio]``,
-        ``frechet[video]``: to the true clips after the codecs; ``coverage``: share of the true sounds that have a
-        generated one in their neighbourhood; ``rank``: per clip, the share of other true clips whose sound is less like
+        ``frechet[video]``: to the true clips after the codecs; ``frechet[spectrum]``, ``coverage[spectrum]``: of the
+        long-term average spectra of the sound (mean level in each Mel band, of normalised log-Mel), to which silence
+        between events adds little, the latter the share of true clips that have a generated one in their
+        neighbourhood; ``rank``: per clip, the share of other true clips whose sound is less like
         the generated one than its own, by the greatest level in each Mel band (0.5 is chance): whether the right thing
-        sounds, whenever it does.
+        sounds, whenever it does; ``pitch``: Spearman correlation, over clips, of the loudest Mel band with the true
+        sound's (0 is chance).
     """
     videos, mels = [], []
     for part in held.batches():
@@ -170,10 +174,13 @@ def _scores(held: HeldOut, task: Task, video: Tensor, mel: Tensor) -> dict[str, 
     if seen:
         found["frechet[video]"] = frechet_distance_of_features(torch.cat(seen), held.seen)
     if heard:
-        features = torch.cat(heard)
-        found["frechet[audio]"] = frechet_distance_of_features(features, held.heard)
-        found["coverage"] = coverage(held.heard, features)
-        found["rank"] = [round(x, 4) for x in partner_rank(mel.amax(2), held.mel.amax(2)).tolist()]
+        found["frechet[audio]"] = frechet_distance_of_features(torch.cat(heard), held.heard)
+        spectra, true = mel.mean(2), held.mel.mean(2)
+        found["frechet[spectrum]"] = frechet_distance_of_features(spectra, true)
+        found["coverage[spectrum]"] = coverage(true, spectra)
+        peaks, true = mel.amax(2), held.mel.amax(2)
+        found["rank"] = [round(x, 4) for x in partner_rank(peaks, true).tolist()]
+        found["pitch"] = float(spearman_corrcoef(peaks.argmax(1).double(), true.argmax(1).double()))
     rounded = {name: [[round(t, 4) for t in times] for times in lists] for name, lists in events.items()}
     found["events"] = rounded["seen" if task == "audio_to_video" else "heard"]
     if task == "joint":

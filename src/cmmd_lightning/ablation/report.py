@@ -72,10 +72,11 @@ def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, b
 def table(found: Sequence[Arm], baseline: str) -> str:
     """A Markdown table of the arms of one scene and task, with paired differences to the baseline.
 
-    ``by seed`` is the last of the F1, seed by seed.
+    ``by seed`` is the last of the F1, seed by seed; ``equal`` is what an arm and the baseline have in common.
     """
     first = next((arm for arm in found if arm.recipe == baseline), found[0])
-    head = ["recipe", "steps", "cost", "seeds", "guidance", *SHOWN, "by seed", "lag (ms)", *first.sets, "equal"]
+    sets = list(dict.fromkeys(name for arm in found for name in arm.sets))
+    head = ["recipe", "steps", "cost", "seeds", "guidance", *SHOWN, "by seed", "lag (ms)", *sets, "equal"]
     rows = [[*head, *(f"difference in {name}" for name in SHOWN)]]
     for arm in found:
         means = [f"{arm.scores[name].mean():.3f}" for name in SHOWN]
@@ -83,16 +84,17 @@ def table(found: Sequence[Arm], baseline: str) -> str:
         about = [
             *(arm.name, str(arm.step), f"{arm.flops / first.flops:.2f}", str(len(arm.seeds))),
             *("/".join(dict.fromkeys(arm.scales)), *means, by_seed, f"{1000 * arm.scores['lag'].mean():.0f}"),
-            *(f"{np.mean(arm.sets[name]):.3g}" for name in first.sets),
+            *(f"{np.mean(arm.sets[name]):.3g}" if name in arm.sets else "" for name in sets),
         ]
         compared = base_of(arm, found, baseline)
-        for equal, base in compared.items():
+        for base in dict.fromkeys(compared.values()):
+            equal = ", ".join(name for name, other in compared.items() if other is base)
             rows.append([*about, equal, *(_signed(*difference(arm, base, name)) for name in SHOWN)])
         if not compared:
             rows.append([*about, *[""] * (1 + len(SHOWN))])
     for name, scores in (("floor: wrong partners", first.floor), ("ceiling: true clips", first.ceiling)):
         values = [f"{scores[measure]:.3f}" for measure in SHOWN]
-        blank = [""] * (len(first.sets) + 1 + len(SHOWN))
+        blank = [""] * (len(sets) + 1 + len(SHOWN))
         rows.append([name, "", "", "", "", *values, "", f"{1000 * scores['lag']:.0f}", *blank])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

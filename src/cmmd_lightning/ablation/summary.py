@@ -23,7 +23,7 @@ _RESAMPLES = 2000
 _SAME_COST = 0.03
 
 
-@dataclass
+@dataclass(eq=False)
 class Arm:
     """One recipe on one scene after so many steps, over its seeds.
 
@@ -39,7 +39,7 @@ class Arm:
             of the clips.
         scales: The guidance that each seed and half chose.
         by_scale: Guidance to the mean of each measure over seeds and clips.
-        sets: ``frechet[audio]``, ``coverage``, ``rank`` and so on at the guidance chosen most often: one per seed.
+        sets: ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often: one per seed.
         gaps: Kind of wrong partner to e_neg - e per seed and time (S, 3).
         floor: Measure to its value for wrong partners.
         ceiling: Measure to its value for the true clips after codecs and vocoder.
@@ -218,7 +218,8 @@ def _scores(line: Line, events: Sequence[Sequence[float]]) -> dict[str, Table]:
 
 
 def _sets(lines: Sequence[Line]) -> dict[str, list[float]]:
-    names = [name for name in ("frechet[audio]", "frechet[video]", "coverage", "rank") if name in lines[0]]
+    known = ("frechet[audio]", "frechet[video]", "frechet[spectrum]", "coverage[spectrum]", "rank", "pitch")
+    names = [name for name in known if all(name in line for line in lines)]
     return {name: [float(np.mean(line[name])) for line in lines] for name in names}
 
 
