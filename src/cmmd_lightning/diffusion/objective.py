@@ -46,7 +46,7 @@ class ObjectiveSpec:
         ValueError: If a value is outside of its range.
     """
 
-    contrastive_weight: float = 0.05
+    contrastive_weight: float = 0.2
     form: Form = "condition"
     bound: Bound = "infonce"
     temperature: float = 0.1
