@@ -10,6 +10,7 @@ import pytest
 from cmmd_lightning.ablation.report import table, write_comparison
 from cmmd_lightning.ablation.results import read_results
 from cmmd_lightning.ablation.summary import MEASURES, arms, at_best_guidance, base_of, clip_scores, difference, interval
+from cmmd_lightning.ablation.sweeps import by_correlation, by_weight
 
 CLIPS = 40
 TRUE = [[0.3 + 0.01 * i] for i in range(CLIPS)]
@@ -152,6 +153,26 @@ def test_comparison_is_written(tmp_path):
     results.write_text("")
     with pytest.raises(ValueError, match=r"results\.jsonl: expected results of cmmd ablate, got none"):
         write_comparison([results], tmp_path / "made")
+
+
+def test_what_is_swept_has_a_figure(tmp_path):
+    weights = ["infonce", "infonce+shift", *(f"infonce+model.objective.contrastive_weight={w}" for w in (1.0, 0.2))]
+    every = [line for recipe in ("plain", *weights, "of_my_own") for line in lines(recipe, 0)]
+    less = [{**line, "scene": "bounce@0.5"} for line in lines("plain", 0, off=0.2)]
+    found = arms([*less, *every])
+    here = [arm for arm in found if arm.scene == "bounce"]
+    assert {form: [weight for weight, _ in points] for form, points in by_weight(here).items()} == {
+        "infonce, 100 steps": [0.05, 0.2, 1.0]
+    }
+    (swept,) = by_correlation(found).values()
+    assert {recipe: [x for x, _ in points] for recipe, points in swept.items()} == {"plain, 100 steps": [0.5, 1.0]}
+    assert [arm.scores["F1@100ms"].mean() for _, arm in swept["plain, 100 steps"]] == [0.0, 1.0]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(json.dumps(line) + "\n" for line in [*less, *every]))
+    names = [path.name for path in write_comparison([results], tmp_path / "made")]
+    assert {"bounce-video_to_audio-weight.png", "bounce-video_to_audio-correlation.png"} <= set(names)
+    assert "bounce-0.5-video_to_audio-weight.png" not in names
+    assert "(bounce-video_to_audio-weight.png)" in (tmp_path / "made" / "comparison.md").read_text()
 
 
 def test_the_published_tables_are_those_of_the_published_results():

@@ -11,23 +11,10 @@ from matplotlib.figure import Figure
 from cmmd_lightning.ablation.measure import GAP_TIMES
 from cmmd_lightning.ablation.results import read_results
 from cmmd_lightning.ablation.summary import Arm, arms, base_of, difference, interval
-from cmmd_lightning.evaluation.figures import new_figure
+from cmmd_lightning.ablation.sweeps import by_correlation, by_weight, correlation_figure, weight_figure
+from cmmd_lightning.evaluation.figures import COLOURS, new_figure
 
 SHOWN = ("F1@25ms", "F1@50ms", "F1@100ms")
-_COLOURS = (
-    "#4d4d4d",
-    "#d73027",
-    "#4575b4",
-    "#1a9850",
-    "#984ea3",
-    "#ff7f00",
-    "#a65628",
-    "#e7298a",
-    "#66a61e",
-    "#17becf",
-    "#b2abd2",
-    "#8c8c00",
-)
 
 
 def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, baseline: str = "plain") -> list[Path]:
@@ -49,21 +36,24 @@ def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, b
         raise ValueError(f"{', '.join(map(str, results))}: expected results of cmmd ablate, got none")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Callable[[Sequence[Arm], str], Figure]] = {
-        "differences": differences_figure,
-        "tolerance": tolerance_figure,
-        "guidance": guidance_figure,
-        "gaps": gaps_figure,
-    }
-    parts, written = [], []
+    written: list[Path] = []
+
+    def picture(name: str, figure: Figure) -> str:
+        path = folder / f"{name}.png".replace("@", "-")
+        figure.savefig(path, dpi=120)
+        written.append(path)
+        return f"![{name}]({path.name})"
+
+    parts = []
     for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
         here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
         parts.append(f"## {scene}, {task.replace('_', ' ')}\n\n" + table(here, baseline))
-        for name, draw in figures.items():
-            path = folder / f"{scene}-{task}-{name}.png".replace("@", "-")
-            draw(here, baseline).savefig(path, dpi=120)
-            written.append(path)
-            parts.append(f"![{name}]({path.name})")
+        parts += [picture(f"{scene}-{task}-{name}", draw(here, baseline)) for name, draw in _FIGURES.items()]
+        weights, plain = by_weight(here), [arm for arm in here if arm.recipe == baseline]
+        if weights and plain:
+            parts.append(picture(f"{scene}-{task}-weight", weight_figure(weights, plain[0])))
+    for name, recipes in by_correlation(found).items():
+        parts.append(picture(f"{name}-correlation", correlation_figure(recipes)))
     text = folder / "comparison.md"
     text.write_text("\n\n".join(parts) + "\n")
     return [text, *written]
@@ -119,9 +109,9 @@ def differences_figure(found: Sequence[Arm], baseline: str) -> Figure:
         for place, (arm, bases) in enumerate(compared):
             for offset, (equal, base) in enumerate(bases.items()):
                 value, low, high = difference(arm, base, measure)
-                y, fill = place + 0.18 * offset, "white" if equal == "compute" else _COLOURS[1]
-                axes.plot([low, high], [y, y], color=_COLOURS[1])
-                axes.plot([value], [y], "o", color=_COLOURS[1], markerfacecolor=fill)
+                y, fill = place + 0.18 * offset, "white" if equal == "compute" else COLOURS[1]
+                axes.plot([low, high], [y, y], color=COLOURS[1])
+                axes.plot([value], [y], "o", color=COLOURS[1], markerfacecolor=fill)
         axes.set_title(f"difference in {measure}", fontsize=9)
         axes.grid(alpha=0.3, axis="x")
         axes.tick_params(labelsize=8)
@@ -137,7 +127,7 @@ def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
     axes = figure.subplots()
     names = [name for name in found[0].floor if name.endswith("ms")]
     x = [float(name[3:-2]) for name in names]
-    for arm, colour in zip(found, _COLOURS * 9, strict=False):
+    for arm, colour in zip(found, COLOURS * 9, strict=False):
         ends = np.array([interval(arm.scores[name]) for name in names])
         axes.plot(x, [arm.scores[name].mean() for name in names], "o-", color=colour, label=_label(arm), markersize=3)
         axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.12, linewidth=0)
@@ -155,7 +145,7 @@ def guidance_figure(found: Sequence[Arm], baseline: str) -> Figure:
     """F1 at 50 ms over the guidance scale."""
     figure = new_figure(6.0, 4.0)
     axes = figure.subplots()
-    for arm, colour in zip(found, _COLOURS * 9, strict=False):
+    for arm, colour in zip(found, COLOURS * 9, strict=False):
         points = sorted((float(scale), scores["F1@50ms"]) for scale, scores in arm.by_scale.items())
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=_label(arm), markersize=4)
     axes.set(xlabel="guidance scale", ylabel="event F1 at 50 ms")
@@ -170,7 +160,7 @@ def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
     axes = figure.subplots()
     kinds = list(found[0].gaps)
     width, middle = 0.8 / len(found), len(GAP_TIMES) // 2
-    for number, (arm, colour) in enumerate(zip(found, _COLOURS * 9, strict=False)):
+    for number, (arm, colour) in enumerate(zip(found, COLOURS * 9, strict=False)):
         heights = [arm.gaps[kind][:, middle].mean() if kind in arm.gaps else np.nan for kind in kinds]
         axes.bar(np.arange(len(kinds)) + number * width, heights, width, color=colour, label=_label(arm))
     axes.set_xticks(np.arange(len(kinds)) + 0.4 - width / 2, kinds)
@@ -179,3 +169,11 @@ def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
     axes.grid(alpha=0.3, axis="y")
     figure.legend(loc="outside right center", fontsize=7)
     return figure
+
+
+_FIGURES: dict[str, Callable[[Sequence[Arm], str], Figure]] = {
+    "differences": differences_figure,
+    "tolerance": tolerance_figure,
+    "guidance": guidance_figure,
+    "gaps": gaps_figure,
+}

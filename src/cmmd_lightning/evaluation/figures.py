@@ -19,6 +19,21 @@ from torch import Tensor
 from cmmd_lightning.evaluation.measures import MAX_LAG
 from cmmd_lightning.metrics.functional.events import match_events
 
+COLOURS = (
+    "#4d4d4d",
+    "#d73027",
+    "#4575b4",
+    "#1a9850",
+    "#984ea3",
+    "#ff7f00",
+    "#a65628",
+    "#e7298a",
+    "#66a61e",
+    "#17becf",
+    "#b2abd2",
+    "#8c8c00",
+)
+"""One for each curve, the first for what others are compared with."""
 HIT, MISS, TRUE = "#1a9850", "#d73027", "#4575b4"
 LAGS = {
     "event_lag": "events",
