@@ -80,6 +80,7 @@ def test_arms_hold_each_recipe_at_its_best():
     assert arm.scores["F1@25ms"].shape == (3, CLIPS)
     assert arm.scores["F1@25ms"].mean() == 1.0
     assert arm.by_scale["1"]["F1@200ms"] == 0.0
+    assert arm.sets.pop("error") == pytest.approx([0.2] * 3)
     assert arm.sets == {"frechet[audio]": [10.0, 11.0, 12.0], "coverage[spectrum]": [0.5] * 3, "rank": [0.75] * 3}
     assert arm.gaps["shift"].tolist() == [pytest.approx([0.0, 0.3, 0.1])] * 3
     assert arm.ceiling["F1@25ms"] == 1.0

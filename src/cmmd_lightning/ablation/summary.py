@@ -39,7 +39,8 @@ class Arm:
             of the clips.
         scales: The guidance that each seed and half chose.
         by_scale: Guidance to the mean of each measure over seeds and clips.
-        sets: ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often: one per seed.
+        sets: One per seed: ``error``, that of the network with the true partner, mean over `GAP_TIMES`, and
+            ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often.
         gaps: Kind of wrong partner to e_neg - e per seed and time (S, 3).
         floor: Measure to its value for wrong partners.
         ceiling: Measure to its value for the true clips after codecs and vocoder.
@@ -199,7 +200,10 @@ def _arm(
         scores={name: np.stack([row[name] for row in rows]) for name in MEASURES},
         scales=scales,
         by_scale={s: {m: float(np.mean([t[s][m].mean() for t in tables])) for m in MEASURES} for s in tables[0]},
-        sets=_sets([line for line in mine if _scale(line) == usual and line["seed"] in seeds]),
+        sets={
+            **_errors([about[seed]["gaps"].get(task, {}) for seed in seeds]),
+            **_sets([line for line in mine if _scale(line) == usual and line["seed"] in seeds]),
+        },
         gaps=_gaps([about[seed]["gaps"].get(task, {}) for seed in seeds]),
         floor=floor,
         ceiling={name: float(values.mean()) for name, values in clip_scores(truth["events"], truth[side]).items()},
@@ -221,6 +225,10 @@ def _sets(lines: Sequence[Line]) -> dict[str, list[float]]:
     known = ("frechet[audio]", "frechet[video]", "frechet[spectrum]", "coverage[spectrum]", "rank", "pitch")
     names = [name for name in known if all(name in line for line in lines)]
     return {name: [float(np.mean(line[name])) for line in lines] for name in names}
+
+
+def _errors(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    return {"error": [float(np.mean(table["true"])) for table in tables]} if all(tables) else {}
 
 
 def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
