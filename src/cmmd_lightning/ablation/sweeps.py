@@ -15,7 +15,7 @@ from cmmd_lightning.evaluation.figures import COLOURS, new_figure
 
 _WEIGHT = "model.objective.contrastive_weight"
 _F1 = "F1@100ms"
-_COVERAGE = "coverage[spectrum]"
+_ERROR = "error"
 Points = list[tuple[float, Arm]]
 
 
@@ -68,7 +68,7 @@ def _ascending(points: Points) -> Points:
 
 
 def weight_figure(forms: dict[str, Points], baseline: Arm) -> Figure:
-    """F1 at 100 ms and coverage over the contrastive weight, with the baseline's.
+    """F1 at 100 ms and the error with the true partner over the contrastive weight, with the baseline's.
 
     Args:
         forms: See `by_weight`.
@@ -78,15 +78,16 @@ def weight_figure(forms: dict[str, Points], baseline: Arm) -> Figure:
     left, right = figure.subplots(1, 2)
     for (form, points), colour in zip(forms.items(), COLOURS[1:] * 9, strict=False):
         _draw(left, points, form, colour)
-        covered = [(weight, float(np.mean(arm.sets[_COVERAGE]))) for weight, arm in points if _COVERAGE in arm.sets]
-        if covered:
-            right.plot(*zip(*covered, strict=True), "o-", color=colour, markersize=4)
+        errors = [(weight, float(np.mean(arm.sets[_ERROR]))) for weight, arm in points if _ERROR in arm.sets]
+        if errors:
+            right.plot(*zip(*errors, strict=True), "o-", color=colour, markersize=4)
     left.axhline(baseline.scores[_F1].mean(), color=COLOURS[0], linestyle="--", label=baseline.name)
-    if _COVERAGE in baseline.sets:
-        right.axhline(np.mean(baseline.sets[_COVERAGE]), color=COLOURS[0], linestyle="--")
-    for axes, label in ((left, "event F1 at 100 ms"), (right, "coverage of long-term average spectra")):
+    if _ERROR in baseline.sets:
+        right.axhline(np.mean(baseline.sets[_ERROR]), color=COLOURS[0], linestyle="--")
+    for axes, label in ((left, "event F1 at 100 ms"), (right, "error with the true partner")):
         axes.set(xlabel="contrastive weight", ylabel=label, xscale="log")
         axes.grid(alpha=0.3)
+    right.set_yscale("log")
     figure.legend(loc="outside right center", fontsize=7)
     return figure
 
@@ -97,7 +98,7 @@ def correlation_figure(recipes: dict[str, Points]) -> Figure:
     Args:
         recipes: See `by_correlation`.
     """
-    figure = new_figure(6.5, 3.6)
+    figure = new_figure(9.0, 3.6)
     axes = figure.subplots()
     for (recipe, points), colour in zip(recipes.items(), COLOURS * 9, strict=False):
         _draw(axes, points, recipe, colour)
