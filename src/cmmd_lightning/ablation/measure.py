@@ -175,12 +175,12 @@ def _scores(held: HeldOut, task: Task, video: Tensor, mel: Tensor) -> dict[str, 
         found["frechet[video]"] = frechet_distance_of_features(torch.cat(seen), held.seen)
     if heard:
         found["frechet[audio]"] = frechet_distance_of_features(torch.cat(heard), held.heard)
-        spectra, true = mel.mean(2), held.mel.mean(2)
-        found["frechet[spectrum]"] = frechet_distance_of_features(spectra, true)
-        found["coverage[spectrum]"] = coverage(true, spectra)
-        peaks, true = mel.amax(2), held.mel.amax(2)
-        found["rank"] = [round(x, 4) for x in partner_rank(peaks, true).tolist()]
-        found["pitch"] = float(spearman_corrcoef(peaks.argmax(1).double(), true.argmax(1).double()))
+        spectra, true_spectra = mel.mean(2), held.mel.mean(2)
+        found["frechet[spectrum]"] = frechet_distance_of_features(spectra, true_spectra)
+        found["coverage[spectrum]"] = coverage(true_spectra, spectra)
+        peaks, true_peaks = mel.amax(2), held.mel.amax(2)
+        found["rank"] = [round(x, 4) for x in partner_rank(peaks, true_peaks).tolist()]
+        found["pitch"] = float(spearman_corrcoef(peaks.argmax(1).double(), true_peaks.argmax(1).double()))
     rounded = {name: [[round(t, 4) for t in times] for times in lists] for name, lists in events.items()}
     found["events"] = rounded["seen" if task == "audio_to_video" else "heard"]
     if task == "joint":
