@@ -88,6 +88,20 @@ def test_arms_hold_each_recipe_at_its_best():
     assert 0 < arm.floor["F1@25ms"] < 0.3
 
 
+def test_what_is_drawn_jointly_is_held_against_itself():
+    """Its sounds are 20 ms after its pictures, both far from any true event."""
+    joint = lines("plain", 0)
+    joint[0]["truth"]["seen"] = [[times[0] + 0.06] for times in TRUE]
+    for line in joint[1:]:
+        line["sampling"]["task"] = "joint"
+        line["seen"] = [[5.0 + 0.3 * i] for i in range(CLIPS)]
+        line["events"] = [[times[0] + 0.02] for times in line["seen"]]
+    (arm,) = arms(joint)
+    assert (arm.scores["F1@25ms"] == 1.0).all()
+    assert arm.sets["shuffled F1@100ms"] == [0.0]
+    assert (arm.ceiling["F1@50ms"], arm.ceiling["F1@100ms"]) == (0.0, 1.0)
+
+
 def test_a_seed_that_is_not_measured_to_its_end_does_not_count():
     (arm,) = arms([*lines("plain", 0), *lines("plain", 1, scales=(1.0,))])
     assert arm.seeds == [0]

@@ -40,10 +40,12 @@ class Arm:
         scales: The guidance that each seed and half chose.
         by_scale: Guidance to the mean of each measure over seeds and clips.
         sets: One per seed: ``error``, that of the network with the true partner, mean over `GAP_TIMES`, and
-            ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often.
+            ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often; of ``joint`` also
+            ``shuffled F1@100ms``, of its sounds with its pictures of other clips.
         gaps: Kind of wrong partner to e_neg - e per seed and time (S, 3).
         floor: Measure to its value for wrong partners.
-        ceiling: Measure to its value for the true clips after codecs and vocoder.
+        ceiling: Measure to its value for the true clips after codecs and vocoder; of ``joint``, which has no truth,
+            of their sounds against their pictures.
     """
 
     recipe: str
@@ -162,7 +164,7 @@ def arms(lines: Sequence[Line]) -> list[Arm]:
     floors: dict[str, dict[str, float]] = {}
     for line in plain:
         if line["scene"] not in floors:
-            floors[line["scene"]] = _floor(line["truth"]["events"])
+            floors[line["scene"]] = _shuffled(line["truth"]["events"], line["truth"]["events"])
     return [_arm(key, drawn, plain, floors[key[1]]) for key in keys]
 
 
@@ -194,7 +196,7 @@ def _arm(
     rows, scales = [scores for scores, _ in at_best], [scale for _, chosen in at_best for scale in chosen]
     usual = max(dict.fromkeys(scales), key=scales.count)
     truth = about[seeds[0]]["truth"]
-    side = "seen" if task == "audio_to_video" else "heard"
+    reference, made = {"audio_to_video": ("events", "seen"), "joint": ("seen", "heard")}.get(task, ("events", "heard"))
     return Arm(
         *(recipe, scene, step, mine[0]["flops"], seeds, task, away),
         scores={name: np.stack([row[name] for row in rows]) for name in MEASURES},
@@ -206,7 +208,7 @@ def _arm(
         },
         gaps=_gaps([about[seed]["gaps"].get(task, {}) for seed in seeds]),
         floor=floor,
-        ceiling={name: float(values.mean()) for name, values in clip_scores(truth["events"], truth[side]).items()},
+        ceiling={name: float(values.mean()) for name, values in clip_scores(truth[reference], truth[made]).items()},
     )
 
 
@@ -224,7 +226,10 @@ def _scores(line: Line, events: Sequence[Sequence[float]]) -> dict[str, Table]:
 def _sets(lines: Sequence[Line]) -> dict[str, list[float]]:
     known = ("frechet[audio]", "frechet[video]", "frechet[spectrum]", "coverage[spectrum]", "rank", "pitch")
     names = [name for name in known if all(name in line for line in lines)]
-    return {name: [float(np.mean(line[name])) for line in lines] for name in names}
+    found = {name: [float(np.mean(line[name])) for line in lines] for name in names}
+    if all("seen" in line for line in lines):
+        found["shuffled F1@100ms"] = [_shuffled(line["seen"], line["events"])["F1@100ms"] for line in lines]
+    return found
 
 
 def _errors(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
@@ -236,10 +241,10 @@ def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
     return {kind: np.array([np.subtract(table[kind], table["true"]) for table in tables]) for kind in kinds}
 
 
-def _floor(events: Sequence[Sequence[float]]) -> dict[str, float]:
-    """The true events of other clips in place of a clip's own."""
-    pairings = derangements(len(events), limit=4)
-    scores = [clip_scores(events, [events[int(j)] for j in pairing]) for pairing in pairings]
+def _shuffled(reference: Sequence[Sequence[float]], estimate: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Events of other clips in place of a clip's own."""
+    pairings = derangements(len(estimate), limit=4)
+    scores = [clip_scores(reference, [estimate[int(j)] for j in pairing]) for pairing in pairings]
     return {name: float(np.mean([score[name] for score in scores])) for name in MEASURES}
 
 
