@@ -83,7 +83,12 @@ def test_the_ablation_is_shown(tmp_path):
     assert f"results.jsonl: {len(few)} lines" in printed(notebook, "read_results(results)")
     shown = outputs(notebook, "tolerance_figure(here")
     assert "| infonce | 600 |" in shown[0].data["text/markdown"]
-    counts = {"tolerance_figure(here": 9, "guidance_figure([": 3, "gaps_figure([": 3, "correlation_figure(recipes": 2}
+    counts = {
+        "tolerance_figure(here": 15,
+        "guidance_figure([": 5,
+        "gaps_figure(here": 4,
+        "correlation_figure(recipes": 2,
+    }
     for text, count in counts.items():
         assert len(outputs(notebook, text)) == count
         assert outputs(notebook, text)[-1].data["image/png"]

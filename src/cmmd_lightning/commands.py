@@ -298,17 +298,23 @@ def ablate(
     return int(bool(failed))
 
 
-def compare(results: list[str], output_dir: str = "runs/comparison", baseline: str = "plain") -> int:
+def compare(
+    results: list[str],
+    output_dir: str = "runs/comparison",
+    baseline: str = "plain",
+    recipes: list[str] | None = None,
+) -> int:
     """Make tables and figures of what was ablated.
 
     Args:
         results: Files results.jsonl of `cmmd ablate`, read as one.
         output_dir: Folder for comparison.md and its figures.
         baseline: The recipe that others are compared with.
+        recipes: Those shown, in this order; all unless told otherwise.
     """
     from cmmd_lightning.ablation.report import write_comparison
 
-    written = write_comparison(results, output_dir, baseline=baseline)
+    written = write_comparison(results, output_dir, baseline=baseline, recipes=recipes)
     logger.info("written: %s", ", ".join(str(path) for path in written))
     return 0
 

@@ -165,6 +165,11 @@ def test_comparison_is_written(tmp_path):
     assert "| steps, compute | +1.000 [+1.000, +1.000] | +1.000 [+1.000, +1.000] | +0.000 [+0.000, +0.000] |" in text
     rows = [line for line in table(arms(every), "plain").splitlines()]
     assert len({row.count("|") for row in rows}) == 1
+    few = write_comparison([results], tmp_path / "few", baseline="infonce", recipes=["infonce"])[0].read_text()
+    assert "| infonce | 100 |" in few
+    assert "plain" not in few
+    with pytest.raises(ValueError, match="recipes: expected some of plain, infonce, got target"):
+        write_comparison([results], tmp_path / "made", recipes=["plain", "target"])
     results.write_text("")
     with pytest.raises(ValueError, match=r"results\.jsonl: expected results of cmmd ablate, got none"):
         write_comparison([results], tmp_path / "made")
@@ -197,6 +202,6 @@ def test_the_published_tables_are_those_of_the_published_results():
     assert published
     for path in published:
         found = arms(read_results(path))
-        for scene in dict.fromkeys(arm.scene for arm in found):
-            for row in table([arm for arm in found if arm.scene == scene], "plain").splitlines():
+        for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
+            for row in table([arm for arm in found if (arm.scene, arm.task) == (scene, task)], "plain").splitlines():
                 assert row in text

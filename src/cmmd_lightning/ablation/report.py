@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from cmmd_lightning.ablation.measure import GAP_TIMES
@@ -17,23 +18,37 @@ from cmmd_lightning.evaluation.figures import COLOURS, new_figure
 SHOWN = ("F1@25ms", "F1@50ms", "F1@100ms")
 
 
-def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, baseline: str = "plain") -> list[Path]:
+def write_comparison(
+    results: Sequence[str | Path],
+    output_dir: str | Path,
+    *,
+    baseline: str = "plain",
+    recipes: Sequence[str] | None = None,
+) -> list[Path]:
     """Writes ``comparison.md`` and its figures.
 
     Args:
         results: Files ``results.jsonl``, read as one.
         output_dir: Folder for what is written.
         baseline: The recipe that others are compared with.
+        recipes: Those shown, in this order; all unless told otherwise.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: If there are no results.
+        ValueError: If there are no results, or none of a recipe.
     """
-    found = arms([line for path in results for line in read_results(path)])
-    if not found:
+    lines = [line for path in results for line in read_results(path)]
+    known = dict.fromkeys(line["recipe"] for line in lines)
+    if not known:
         raise ValueError(f"{', '.join(map(str, results))}: expected results of cmmd ablate, got none")
+    unknown = [recipe for recipe in recipes or () if recipe not in known]
+    if unknown:
+        raise ValueError(f"recipes: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    if recipes is not None:
+        lines = [line for recipe in recipes for line in lines if line["recipe"] == recipe]
+    found = arms(lines)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -48,12 +63,14 @@ def write_comparison(results: Sequence[str | Path], output_dir: str | Path, *, b
     for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
         here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
         parts.append(f"## {scene}, {task.replace('_', ' ')}\n\n" + table(here, baseline))
-        parts += [picture(f"{scene}-{task}-{name}", draw(here, baseline)) for name, draw in _FIGURES.items()]
+        has_gaps = any(arm.gaps for arm in here)  # there is no wrong partner where both are drawn
+        figures = {name: draw for name, draw in _FIGURES.items() if has_gaps or draw is not gaps_figure}
+        parts += [picture(f"{scene}-{task}-{name}", draw(here, baseline)) for name, draw in figures.items()]
         weights, plain = by_weight(here), [arm for arm in here if arm.recipe == baseline]
         if weights and plain:
             parts.append(picture(f"{scene}-{task}-weight", weight_figure(weights, plain[0])))
-    for name, recipes in by_correlation(found).items():
-        parts.append(picture(f"{name}-correlation", correlation_figure(recipes)))
+    for name, swept in by_correlation(found).items():
+        parts.append(picture(f"{name}-correlation", correlation_figure(swept)))
     text = folder / "comparison.md"
     text.write_text("\n\n".join(parts) + "\n")
     return [text, *written]
@@ -98,6 +115,11 @@ def _label(arm: Arm) -> str:
     return f"{arm.name}, {arm.step} steps"
 
 
+def _height(found: Sequence[Arm]) -> float:
+    """In inches, so that the legend has room for every arm."""
+    return max(4.0, 0.8 + 0.17 * len(found))
+
+
 def differences_figure(found: Sequence[Arm], baseline: str) -> Figure:
     """Paired differences in F1 to the baseline, with their intervals: equal steps filled, equal compute hollow."""
     compared = [(arm, base_of(arm, found, baseline)) for arm in found]
@@ -123,7 +145,7 @@ def differences_figure(found: Sequence[Arm], baseline: str) -> Figure:
 
 def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
     """F1 over the tolerance, each arm at its best guidance, with floor and ceiling."""
-    figure = new_figure(6.0, 4.0)
+    figure = new_figure(9.0, _height(found))
     axes = figure.subplots()
     names = [name for name in found[0].floor if name.endswith("ms")]
     x = [float(name[3:-2]) for name in names]
@@ -143,7 +165,7 @@ def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
 
 def guidance_figure(found: Sequence[Arm], baseline: str) -> Figure:
     """F1 at 50 ms over the guidance scale."""
-    figure = new_figure(6.0, 4.0)
+    figure = new_figure(9.0, _height(found))
     axes = figure.subplots()
     for arm, colour in zip(found, COLOURS * 9, strict=False):
         points = sorted((float(scale), scores["F1@50ms"]) for scale, scores in arm.by_scale.items())
@@ -155,19 +177,24 @@ def guidance_figure(found: Sequence[Arm], baseline: str) -> Figure:
 
 
 def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
-    """How much worse each arm predicts with wrong partners, by their kind, at the middle diffusion time."""
-    figure = new_figure(8.0, 3.6)
-    axes = figure.subplots()
-    kinds = list(found[0].gaps)
-    width, middle = 0.8 / len(found), len(GAP_TIMES) // 2
-    for number, (arm, colour) in enumerate(zip(found, COLOURS * 9, strict=False)):
-        heights = [arm.gaps[kind][:, middle].mean() if kind in arm.gaps else np.nan for kind in kinds]
-        axes.bar(np.arange(len(kinds)) + number * width, heights, width, color=colour, label=_label(arm))
-    axes.set_xticks(np.arange(len(kinds)) + 0.4 - width / 2, kinds)
-    axes.set(ylabel=f"e with a wrong partner minus e, t = {GAP_TIMES[middle]:g}")
-    axes.set_yscale("symlog", linthresh=1e-3)
-    axes.grid(alpha=0.3, axis="y")
-    figure.legend(loc="outside right center", fontsize=7)
+    """How much worse each arm predicts with wrong partners, by their kind and the diffusion time."""
+    shown = [arm for arm in found if arm.gaps and arm.guidance_from == "dropped"]
+    kinds = list(dict.fromkeys(kind for arm in shown for kind in arm.gaps))
+    figure = new_figure(11.0, 1.5 + 0.28 * max(1, len(shown)))
+    panels = figure.subplots(1, len(GAP_TIMES), sharey=True)
+    for number, (axes, t) in enumerate(zip(panels, GAP_TIMES, strict=True)):
+        gaps = np.array([[arm.gaps[kind][:, number].mean() for kind in kinds] for arm in shown])
+        gaps = gaps.reshape(len(shown), len(kinds))
+        scale = SymLogNorm(1e-3, vmin=-1.0, vmax=1.0, base=10)
+        axes.imshow(gaps, cmap="RdBu", norm=scale, aspect="auto")
+        for (row, column), gap in np.ndenumerate(gaps):
+            colour = "white" if abs(float(scale(gap)) - 0.5) > 0.35 else "black"
+            said = f"{gap:.2g}" if abs(gap) >= 1e-3 else "0"
+            axes.text(column, row, said, ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=7)
+        axes.set_title(f"t = {t:g}", fontsize=9)
+    panels[0].set_yticks(range(len(shown)), [_label(arm) for arm in shown], fontsize=8)
+    panels[len(panels) // 2].set_xlabel("error with a wrong partner minus that with the true one", fontsize=8)
     return figure
 
 
