@@ -1,5 +1,6 @@
 """What is concluded from results whose truth is known, as they were made up."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmmd_lightning.ablation.report import table, write_comparison
+from cmmd_lightning.ablation.report import SHOWN, table, write_comparison
 from cmmd_lightning.ablation.results import read_results
 from cmmd_lightning.ablation.summary import MEASURES, arms, at_best_guidance, base_of, clip_scores, difference, interval
 from cmmd_lightning.ablation.sweeps import by_correlation, by_weight
@@ -195,13 +196,37 @@ def test_what_is_swept_has_a_figure(tmp_path):
     assert "(bounce-video_to_audio-weight.png)" in (tmp_path / "made" / "comparison.md").read_text()
 
 
+def short_rows(found):
+    """What the page's short tables say of arms of one scene and task: fewer columns, and shorter names."""
+    for arm in found:
+        f1 = [f"{arm.scores[name].mean():.3f}" for name in SHOWN]
+        by_seed = " ".join(f"{value:.2f}" for value in arm.scores[SHOWN[-1]].mean(1))
+        error = f"{np.mean(arm.sets['error']):.3g}" if "error" in arm.sets else ""
+        about = [arm.name.replace("model.objective.", ""), str(arm.step), *f1, by_seed, error]
+        compared = base_of(arm, found, "plain")
+        for base in dict.fromkeys(compared.values()):
+            equal = ", ".join(name for name, other in compared.items() if other is base)
+            value, low, high = difference(arm, base, SHOWN[-1])
+            yield [*about, equal, f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"]
+        if not compared:
+            yield [*about, "", ""]
+    for name, scores in (("floor: wrong partners", found[0].floor), ("ceiling: true clips", found[0].ceiling)):
+        yield [name, "", *(f"{scores[measure]:.3f}" for measure in SHOWN), "", "", "", ""]
+
+
 def test_the_published_tables_are_those_of_the_published_results():
     docs = Path(__file__).resolve().parents[2] / "docs"
     text = (docs / "results.md").read_text()
-    published = sorted((docs / "results").glob("*.jsonl.gz"))
-    assert published
-    for path in published:
-        found = arms(read_results(path))
-        for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
-            for row in table([arm for arm in found if (arm.scene, arm.task) == (scene, task)], "plain").splitlines():
-                assert row in text
+    lines = text.splitlines()
+    found = arms(read_results(docs / "results" / "ablation.jsonl.gz"))
+    short = set()
+    for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
+        here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
+        assert f"### {scene}, {task.replace('_', ' ')}\n\n{table(here, 'plain')}\n" in text
+        short |= {"| " + " | ".join(row) + " |" for row in short_rows(here)}
+    columns = ["recipe", "steps", *SHOWN, "by seed", "error", "equal", f"difference in {SHOWN[-1]}"]
+    heads = [i for i, line in enumerate(lines) if line == "| " + " | ".join(columns) + " |"]
+    assert len(heads) >= 9
+    for head in heads:
+        rows = list(itertools.takewhile(lambda line: line.startswith("| "), lines[head + 2 :]))
+        assert set(rows) <= short

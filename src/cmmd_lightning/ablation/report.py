@@ -112,7 +112,7 @@ def _signed(value: float, low: float, high: float) -> str:
 
 
 def _label(arm: Arm) -> str:
-    return f"{arm.name}, {arm.step} steps"
+    return f"{arm.name.replace('model.objective.', '')}, {arm.step} steps"
 
 
 def _height(found: Sequence[Arm]) -> float:
@@ -189,9 +189,9 @@ def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
         axes.imshow(gaps, cmap="RdBu", norm=scale, aspect="auto")
         for (row, column), gap in np.ndenumerate(gaps):
             colour = "white" if abs(float(scale(gap)) - 0.5) > 0.35 else "black"
-            said = f"{gap:.2g}" if abs(gap) >= 1e-3 else "0"
-            axes.text(column, row, said, ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(len(kinds)), [kind.replace(" ", "\n") for kind in kinds], fontsize=7)
+            said = f"{gap:.2g}" if abs(gap) >= 0.01 else f"{gap:.3f}"
+            axes.text(column, row, said, ha="center", va="center", fontsize=6, color=colour)
+        axes.set_xticks(range(len(kinds)), kinds, fontsize=7, rotation=30, ha="right")
         axes.set_title(f"t = {t:g}", fontsize=9)
     panels[0].set_yticks(range(len(shown)), [_label(arm) for arm in shown], fontsize=8)
     panels[len(panels) // 2].set_xlabel("error with a wrong partner minus that with the true one", fontsize=8)
