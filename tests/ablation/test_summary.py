@@ -171,9 +171,10 @@ def test_comparison_is_written(tmp_path):
     assert "plain" not in few
     with pytest.raises(ValueError, match="recipes: expected some of plain, infonce, got target"):
         write_comparison([results], tmp_path / "made", recipes=["plain", "target"])
-    results.write_text("")
-    with pytest.raises(ValueError, match=r"results\.jsonl: expected results of cmmd ablate, got none"):
-        write_comparison([results], tmp_path / "made")
+    for nothing in ("", json.dumps(every[0]) + "\n"):  # the second was interrupted before anything was drawn
+        results.write_text(nothing)
+        with pytest.raises(ValueError, match=r"results\.jsonl: expected results of cmmd ablate, got none"):
+            write_comparison([results], tmp_path / "made")
 
 
 def test_what_is_swept_has_a_figure(tmp_path):

@@ -40,7 +40,7 @@ def write_comparison(
         ValueError: If there are no results, or none of a recipe.
     """
     lines = [line for path in results for line in read_results(path)]
-    known = dict.fromkeys(line["recipe"] for line in lines)
+    known = dict.fromkeys(line["recipe"] for line in lines if "sampling" in line)
     if not known:
         raise ValueError(f"{', '.join(map(str, results))}: expected results of cmmd ablate, got none")
     unknown = [recipe for recipe in recipes or () if recipe not in known]
