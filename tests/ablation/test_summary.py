@@ -232,4 +232,5 @@ def test_the_published_tables_are_those_of_the_published_results():
     assert len(heads) >= 9
     for head in heads:
         rows = list(itertools.takewhile(lambda line: line.startswith("| "), lines[head + 2 :]))
+        assert rows
         assert set(rows) <= short

@@ -28,7 +28,7 @@ class ObjectiveSpec:
 
     Args:
         contrastive_weight: The paper's eta, relative to the diffusion loss under the same reduction; 0 is nCMMD. With
-            ``infonce``, 0.2 syncs sooner than the default, and covers less of the data (``docs/results.md``).
+            ``infonce``, 0.2 syncs sooner than the default, at more error with the true partner (``docs/results.md``).
         form: ``condition``: the condition is replaced by a wrong partner, a second forward gives e_neg. ``target``: the
             same prediction is held against the wrong partner's velocity, no second forward.
         bound: ``linear`` (the paper's subtraction, unbounded below in condition form), ``hinge``, ``infonce``, or
