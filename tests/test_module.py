@@ -76,10 +76,10 @@ def test_the_loss_is_diffusion_plus_eta_times_contrastive(model):
     draws = model._draws(batch, 0)
     mel, wrong = (batch["mel"] + 4.0) / 2.0, (batch["mel_negatives"] + 4.0) / 2.0
     data, negatives = (batch["video_latents"], mel), (batch["video_negatives"], wrong)
-    errors = measure_errors(model.network, model.schedule, data, negatives, draws)
-    expected = diffusion_loss(errors, draws) + 0.3 * contrastive_loss(errors, model.objective)
+    errors = measure_errors(model.network, model.schedules, data, negatives, draws)
+    expected = diffusion_loss(errors, draws) + 0.3 * contrastive_loss(errors, draws, model.objective)
     torch.testing.assert_close(model.training_step(batch, 0), expected)
-    assert contrastive_loss(errors, model.objective) > 0
+    assert contrastive_loss(errors, draws, model.objective) > 0
     without = {name: value for name, value in batch.items() if "negatives" not in name}
     torch.testing.assert_close(model.training_step(without, 0), diffusion_loss(errors, draws))
     model.objective = type(model.objective)(contrastive_weight=0.0, drop_probability=0.2)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from cmmd_lightning.codecs import CodecConfig
     from cmmd_lightning.data.clips import ClipSpec
     from cmmd_lightning.datamodule import AudioVideoDataModule
-    from cmmd_lightning.diffusion.objective import ObjectiveSpec
     from cmmd_lightning.diffusion.schedule import NoiseSchedule
+    from cmmd_lightning.diffusion.spec import ObjectiveSpec
     from cmmd_lightning.models.unet import JointUNet, NetworkSpec
     from cmmd_lightning.module import CMMD
 
@@ -26,7 +26,7 @@ _HOMES = {
     "JointUNet": "models.unet",
     "NetworkSpec": "models.unet",
     "NoiseSchedule": "diffusion.schedule",
-    "ObjectiveSpec": "diffusion.objective",
+    "ObjectiveSpec": "diffusion.spec",
 }
 
 __all__ = [

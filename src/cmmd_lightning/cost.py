@@ -17,7 +17,7 @@ from cmmd_lightning.codecs import CodecConfig, FrameCodec, build_frame_codec
 from cmmd_lightning.codecs.frames import AutoencoderKLCodec
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.negatives import NegativeSpec
-from cmmd_lightning.diffusion.objective import ObjectiveSpec
+from cmmd_lightning.diffusion.spec import ObjectiveSpec
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 
 _ADAMW_EMA_BYTES = 4 + 4 + 8 + 4  # weight, gradient, two moments, average: float32
@@ -219,19 +219,17 @@ def contrastive_forwards(objective: ObjectiveSpec, num_negatives: int) -> tuple[
         num_negatives: K.
 
     Returns:
-        Forwards of the network with wrong partners, and forwards of the reference of the bound ``preference``.
+        Forwards of the network with negatives, and forwards of the reference of the bound ``preference``.
 
     Example:
-        >>> contrastive_forwards(ObjectiveSpec(task_probabilities=(0, 1, 0), drop_probability=0.5), 2)
-        (1.0, 0.0)
+        >>> contrastive_forwards(ObjectiveSpec(contrastive_share=0.25), 2)
+        (0.5, 0.0)
     """
     if objective.contrastive_weight == 0 or num_negatives == 0:
         return 0.0, 0.0
-    low, high = objective.contrastive_times
-    measured = objective.contrastive_share * (high - low) * (1 - objective.drop_probability)
-    joint = objective.task_probabilities[0] / sum(objective.task_probabilities)
-    wrong = measured * num_negatives * (1 + joint) if objective.form == "condition" else 0.0
-    return wrong, measured + wrong if objective.bound == "preference" else 0.0
+    share = objective.contrastive_share
+    negative = share * num_negatives if objective.form == "condition" else 0.0
+    return negative, share + negative if objective.bound == "preference" else 0.0
 
 
 def step_flops(settings: Mapping[str, Any], data: Mapping[str, Any]) -> float:
@@ -248,8 +246,8 @@ def step_flops(settings: Mapping[str, Any], data: Mapping[str, Any]) -> float:
     codec, _ = codec_layout(CodecConfig(**settings.get("codec") or {}))
     cost = measure_network(NetworkSpec.of(settings.get("network")), clip, codec.latent_shape(clip.height, clip.width))
     count = NegativeSpec.of(data.get("negatives")).num_negatives
-    wrong, frozen = contrastive_forwards(ObjectiveSpec.of(settings.get("objective")), count)
-    return (cost["training_flops"] * (1 + wrong) + cost["forward_flops"] * frozen) * data.get("batch_size", 16)
+    negative, frozen = contrastive_forwards(ObjectiveSpec.of(settings.get("objective")), count)
+    return (cost["training_flops"] * (1 + negative) + cost["forward_flops"] * frozen) * data.get("batch_size", 16)
 
 
 def _memory(cost: Mapping[str, int], extra: float, codec: int, batch_size: int, recomputes: bool) -> dict[str, str]:

@@ -313,9 +313,12 @@ class AudioVideoDataModule(pl.LightningDataModule):
         return 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[dict[str, Tensor]]:
+        # tasks, times and noise are drawn in the workers, where the model says how
+        drawing = getattr(self.trainer and self.trainer.lightning_module, "drawing", None)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
+            collate_fn=None if drawing is None or self.item != "clip" else drawing.collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

@@ -25,7 +25,7 @@ from cmmd_lightning.diffusion.sampling import (
     window_starts,
     windowed,
 )
-from cmmd_lightning.diffusion.schedule import NoiseSchedule
+from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.generation import GenerationSpec, generate
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 
@@ -39,16 +39,21 @@ class LatentDiffusion(pl.LightningModule):
         clip: Lengths and rates of a clip.
         network: Size of the joint network.
         codec: The frame codec.
-        schedule_shift: See `NoiseSchedule`.
+        schedule_shift: See `NoiseSchedule`; one number, or one each for ``video`` and ``audio``.
         vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
     """
 
     def __init__(
-        self, clip: ClipSpec, network: NetworkSpec, codec: CodecConfig, schedule_shift: float, vocoder: str
+        self,
+        clip: ClipSpec,
+        network: NetworkSpec,
+        codec: CodecConfig,
+        schedule_shift: float | Mapping[str, float],
+        vocoder: str,
     ) -> None:
         super().__init__()
         self.clip = ClipSpec.of(clip)
-        self.schedule = NoiseSchedule(schedule_shift)
+        self.schedules = Schedules.from_shift(schedule_shift)
         self.codec = build_frame_codec(codec)
         config = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
         # else its weights are still to come, from a checkpoint
@@ -129,7 +134,7 @@ class LatentDiffusion(pl.LightningModule):
         parts = {"clip": self.clip.to_dict(), "network": network}
         return {
             **{f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()},
-            "schedule_shift": self.schedule.shift,
+            "schedule_shift": self.schedules.shift,
             "codec": self.codec.fingerprint()[:12],
         }
 
@@ -220,7 +225,7 @@ class LatentDiffusion(pl.LightningModule):
             denoiser = windowed(denoiser, starts, mel_starts, (clip.num_frames, clip.mel_frames))
         return ddim_sample(
             guided(denoiser, task, noise("dropped"), guidance_scale, guidance_scale, guidance_from),
-            self.schedule,
+            self.schedules,
             noise_video if video is None else video.to(self.device),
             noise_mel if mel is None else mel.to(self.device),
             task,

@@ -9,21 +9,21 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from cmmd_lightning.batch_draws import BatchDraws
 from cmmd_lightning.checkpoint import ExactResume
 from cmmd_lightning.codecs import CodecConfig, resolved
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.outputs import fingerprint
-from cmmd_lightning.data.randomness import example_generator
-from cmmd_lightning.diffusion.draws import Draws, draw_example, stack_draws
+from cmmd_lightning.diffusion.draws import Draws
 from cmmd_lightning.diffusion.objective import (
     Errors,
-    ObjectiveSpec,
     contrastive_loss,
     diffusion_loss,
     measure_errors,
     reference_errors,
 )
 from cmmd_lightning.diffusion.sampling import Pair
+from cmmd_lightning.diffusion.spec import ObjectiveSpec
 from cmmd_lightning.evaluation.generated import EvaluationSpec, GeneratedClips, logged_values, save_report
 from cmmd_lightning.latent_diffusion import LatentDiffusion
 from cmmd_lightning.models.unet import NetworkSpec
@@ -45,7 +45,8 @@ class CMMD(LatentDiffusion, ExactResume):
         network: Size of the joint network.
         codec: The frame codec; a path is read once, its weights then live in the checkpoint.
         objective: Settings of the loss.
-        schedule_shift: See `NoiseSchedule`; below 1 for large latents.
+        schedule_shift: See `NoiseSchedule`; below 1 for large latents. One number, or one each for ``video`` and
+            ``audio``.
         learning_rate: Peak learning rate of AdamW.
         betas: Decay rates of AdamW's moments; a second one of 0.99 suits runs of some hundred steps.
         weight_decay: Weight decay of AdamW.
@@ -69,7 +70,7 @@ class CMMD(LatentDiffusion, ExactResume):
         network: NetworkSpec = NetworkSpec(),
         codec: CodecConfig = CodecConfig(),
         objective: ObjectiveSpec = ObjectiveSpec(),
-        schedule_shift: float = 1.0,
+        schedule_shift: float | dict[str, float] = 1.0,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
@@ -92,7 +93,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "network": self.network.spec.to_dict(),
                 "codec": resolved(self.codec).to_dict(),
                 "objective": self.objective.to_dict(),
-                "schedule_shift": schedule_shift,
+                "schedule_shift": self.schedules.shift,
                 "learning_rate": learning_rate,
                 "betas": list(betas),
                 "weight_decay": weight_decay,
@@ -176,23 +177,24 @@ class CMMD(LatentDiffusion, ExactResume):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _draws(self, batch: dict[str, Tensor], batch_idx: int) -> Draws:
+    @property
+    def drawing(self) -> BatchDraws:
+        """What draws tasks, times and noise for a batch; the data module's loaders call it in their workers."""
+        return BatchDraws(self.hparams["seed"], self.objective)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Draws for a batch of somebody's own loader, on the CPU; a batch of the data module brings its draws along."""
+        if not isinstance(batch, dict) or "draws" in batch or not self.trainer.training:
+            return batch
+        # the run's count of batches: unlike Lightning's batch_idx it does not start over with the epoch
+        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return {**batch, "draws": self.drawing(batch, position, self.global_rank * len(batch["mel"]))}
+
+    def _draws(self, batch: dict[str, Any], batch_idx: int) -> Draws:
         """Everything random of a batch: from (seed, position, index) and nothing else."""
-        video, mel = batch["video_latents"], batch["mel"]
-        first = self.global_rank * len(mel)
-        positions = batch["position"].tolist() if "position" in batch else [batch_idx] * len(mel)
-        indices = batch["index"].tolist() if "index" in batch else range(first, first + len(mel))
-        draws = [
-            draw_example(
-                example_generator(self.hparams["seed"], position, index, "diffusion"),
-                self.objective,
-                index,
-                video.shape[1:],
-                mel.shape[1:],
-            )
-            for position, index in zip(positions, indices, strict=True)
-        ]
-        return stack_draws(draws).to(self.device)
+        if "draws" in batch:
+            return batch["draws"]
+        return self.drawing(batch, batch_idx, self.global_rank * len(batch["mel"])).to(self.device)
 
     def _normalised(self, batch: dict[str, Tensor], with_negatives: bool) -> tuple[Pair, Pair | None]:
         """Clean data, and wrong partners where they are wanted and there."""
@@ -206,42 +208,46 @@ class CMMD(LatentDiffusion, ExactResume):
             )
         return data, negatives
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """L_diffusion + eta L_contrastive; logs each modality's loss on true pairs, on negatives, and the gap."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Compute L_diffusion + eta L_contrastive; logs both, each modality's error, that of its negatives, the gap."""
         draws, objective = self._draws(batch, batch_idx), self.objective
         data, negatives = self._normalised(batch, objective.contrastive_weight > 0)
         reference: Errors | None = None
         if self._reference is not None:
-            reference = reference_errors(self._reference, self.schedule, data, negatives, draws, objective.form)
-        errors = measure_errors(self.network, self.schedule, data, negatives, draws, objective.form)
-        diffusion, contrastive = diffusion_loss(errors, draws), contrastive_loss(errors, objective, reference)
+            reference = reference_errors(self._reference, self.schedules, data, negatives, draws, objective.form)
+        errors = measure_errors(self.network, self.schedules, data, negatives, draws, objective.form)
+        diffusion, contrastive = diffusion_loss(errors, draws), contrastive_loss(errors, draws, objective, reference)
         loss = diffusion + objective.contrastive_weight * contrastive
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(errors.video))
-        self.log("train/diffusion", diffusion.detach(), batch_size=len(errors.video))
-        self.log("train/contrastive", contrastive.detach(), batch_size=len(errors.video))
-        self._log_errors("train", errors, draws)
+        parts = {"loss": loss, "diffusion": diffusion, "contrastive": contrastive}
+        totals = {name: torch.stack([part.detach(), torch.ones_like(part)]) for name, part in parts.items()}
+        totals = self._over_processes(totals | error_totals(errors, draws))
+        # a mean is not a number where no example of the batch is of its kind: to leave it out would mean to wait for it
+        means = {f"train/{name}": total / count for name, (total, count) in totals.items()}
+        self.log_dict(means, batch_size=len(errors.video))
         return loss
 
-    def _log_errors(self, stage: str, errors: Errors, draws: Draws) -> None:
-        for name, error, generated, rows, negative in (
-            ("video", errors.video, draws.generates_video, errors.video_rows, errors.video_negative),
-            ("audio", errors.audio, draws.generates_audio, errors.audio_rows, errors.audio_negative),
-        ):
-            values = {"": error[generated].detach()}
-            if len(rows):
-                wrong = negative.detach().mean(1)
-                values |= {"_negative": wrong, "_gap": wrong - error[rows].detach()}
-            for suffix, value in values.items():
-                if len(value):
-                    # rank-local on purpose: a rank may have no example of a kind, and then would not join a reduction
-                    self.log(f"{stage}/{name}{suffix}", value.mean(), batch_size=len(value))
+    def _over_processes(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over all processes of (2,), by name."""
+        if self._trainer is None or self._trainer.world_size == 1 or not totals:
+            return totals
+        reduced = self._trainer.strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
+        return dict(zip(totals, reduced, strict=True))
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """The same losses on held-out clips with fixed draws; wrong partners always measured."""
+    def on_validation_epoch_start(self) -> None:
+        """Begin to sum up."""
+        self._totals: dict[str, Tensor] = {}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Measure the same errors on held-out clips with fixed draws, all of them with negatives too."""
         self._evaluation_step("val", batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors of the clips of all processes."""
+        self._log_totals("val")
 
     def on_test_epoch_start(self) -> None:
         """Begins to collect what `evaluation` asks for."""
+        self._totals = {}
         self._generated = GeneratedClips(self, self.evaluation)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -256,6 +262,7 @@ class CMMD(LatentDiffusion, ExactResume):
         ``test/TASK/MEASURE``, and its ``/floor`` and ``/ceiling``, are those of `cmmd evaluate`. The report lies in the
         logger's folder, or in the trainer's ``default_root_dir`` where there is no logger; a ``fast_dev_run`` has none.
         """
+        self._log_totals("test")
         report = self._generated.report()
         values = self.trainer.strategy.broadcast({} if report is None else logged_values(report))
         self.log_dict(values, sync_dist=True)  # the same everywhere; Lightning warns of values that are not averaged
@@ -264,11 +271,39 @@ class CMMD(LatentDiffusion, ExactResume):
             save_report(report, folder)
         del self._generated
 
-    def _evaluation_step(self, stage: str, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def _evaluation_step(self, stage: str, batch: dict[str, Any], batch_idx: int) -> None:
         draws = self._draws(batch, batch_idx)
         data, negatives = self._normalised(batch, with_negatives=True)
-        errors = measure_errors(self.network, self.schedule, data, negatives, draws, self.objective.form)
+        errors = measure_errors(self.network, self.schedules, data, negatives, draws, self.objective.form)
         self.log(
             f"{stage}/loss", diffusion_loss(errors, draws), prog_bar=True, sync_dist=True, batch_size=len(errors.video)
         )
-        self._log_errors(stage, errors, draws)
+        for name, total in error_totals(errors, draws).items():
+            self._totals[name] = self._totals.get(name, 0) + total
+
+    def _log_totals(self, stage: str) -> None:
+        totals = self._over_processes(self._totals)
+        means = {f"{stage}/{name}": total / count for name, (total, count) in totals.items() if count > 0}
+        self.log_dict(means, sync_dist=True)  # the same everywhere; Lightning warns of values that are not averaged
+
+
+def error_totals(errors: Errors, draws: Draws) -> dict[str, Tensor]:
+    """Sum and count, (2,), of each modality's errors, and of what was measured with negatives; nothing waits for them.
+
+    Args:
+        errors: Of a batch.
+        draws: Of the same batch.
+
+    Returns:
+        By ``video``, ``audio`` and, with negatives, these with ``_negative`` (e_neg, mean over negatives) and ``_gap``
+        (e_neg - e).
+    """
+    found = {"video": (errors.video, draws.generates_video), "audio": (errors.audio, draws.generates_audio)}
+    if errors.negative.shape[1]:
+        negative, measured = errors.negative.mean(1), draws.weight > 0
+        for name, rows in (("video", ~draws.measures_audio & measured), ("audio", draws.measures_audio & measured)):
+            found |= {f"{name}_negative": (negative, rows), f"{name}_gap": (negative - errors.true, rows)}
+    return {
+        name: torch.stack([torch.where(rows, value.detach(), 0.0).sum(), rows.sum()])
+        for name, (value, rows) in found.items()
+    }

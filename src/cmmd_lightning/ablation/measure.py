@@ -243,19 +243,20 @@ def _errors(held: HeldOut, wrong: Pair, task: str, t: float, count: int, seed: i
         generators = [example_generator(seed, -1, i, f"gap/{t}") for i in range(part.start, part.stop)]
         some = torch.ones(len(video), dtype=torch.bool)
         draws = Draws(
-            t_video=torch.full((len(video),), t if task == "audio_to_video" else 0.0, dtype=torch.float64),
-            t_audio=torch.full((len(video),), t if task == "video_to_audio" else 0.0, dtype=torch.float64),
+            t_video=torch.full((len(video),), t if task == "audio_to_video" else 0.0),
+            t_audio=torch.full((len(video),), t if task == "video_to_audio" else 0.0),
             generates_video=some & (task == "audio_to_video"),
             generates_audio=some & (task == "video_to_audio"),
-            contrastive=some,
             noise_video=torch.stack([torch.randn(video.shape[1:], generator=g) for g in generators]),
             noise_audio=torch.stack([torch.randn(mel.shape[1:], generator=g) for g in generators]),
+            rows=torch.arange(len(video)),
+            measures_audio=some & (task == "video_to_audio"),
+            weight=torch.ones(len(video)),
         )
         both = wrong[0][part], wrong[1][part]
-        errors = measure_errors(held.model.network, held.model.schedule, (video, mel), both, draws)
-        audio = task == "video_to_audio"
-        true.append(errors.audio if audio else errors.video)
-        negative.append((errors.audio_negative if audio else errors.video_negative)[:, 0])
+        errors = measure_errors(held.model.network, held.model.schedules, (video, mel), both, draws)
+        true.append(errors.true)
+        negative.append(errors.negative[:, 0])
     return torch.cat(true), torch.cat(negative)
 
 

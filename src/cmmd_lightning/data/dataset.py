@@ -215,13 +215,16 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return (mel[:, torch.from_numpy(cut.indices(length, self.clip.num_frames))],)
 
     def _fixed_clips(self, clips_per_source: int | None) -> list[tuple[int, int]]:
-        """Source and first frame of each validation clip."""
+        """Source and first frame of each validation clip, in an order whose every beginning is spread over them all.
+
+        Where only so many batches are validated on, these are of all groups, not of the first one.
+        """
         clips = []
         for source, length in enumerate(self.lengths.tolist()):
             room = length - self.clip.num_frames
             count = min(clips_per_source or length, length // self.clip.num_frames)
             clips += [(source, round(i * room / max(count - 1, 1))) for i in range(count)]
-        return clips
+        return [clips[i] for i in spread_order(len(clips))]
 
     def _report_missing(self, missing: list[Source], total: int) -> None:
         if not missing and self.sources:
@@ -232,6 +235,16 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         if not self.sources:
             raise ValueError(f"{self.cache.cache_dir}: {line}: {names}")
         logger.warning("%s: %s, which are left out: %s", self.cache.cache_dir, line, names)
+
+
+def spread_order(count: int) -> list[int]:
+    """Order 0 to ``count`` - 1 so that the first n, for every n, are about evenly spread.
+
+    Example:
+        >>> spread_order(8)
+        [0, 5, 2, 7, 4, 1, 6, 3]
+    """
+    return sorted(range(count), key=lambda i: i * (5**0.5 - 1) / 2 % 1.0)
 
 
 def _key(cache: Cache, source: Source) -> str | None:
