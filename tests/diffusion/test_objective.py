@@ -20,13 +20,13 @@ from cmmd_lightning.diffusion.draws import (
 )
 from cmmd_lightning.diffusion.objective import (
     Errors,
-    ObjectiveSpec,
     contrastive_loss,
     diffusion_loss,
     measure_errors,
     reference_errors,
     velocity_error,
 )
+from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 from cmmd_lightning.diffusion.schedule import NoiseSchedule
 
 VIDEO, AUDIO = torch.Size((3, 4, 2, 2)), torch.Size((5, 6))

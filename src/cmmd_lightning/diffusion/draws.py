@@ -6,13 +6,11 @@ Tasks are numbered by their place in `TASKS`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from cmmd_lightning.diffusion.objective import ObjectiveSpec
+from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 
 TASKS = ("joint", "video_to_audio", "audio_to_video")
 JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO = range(3)
