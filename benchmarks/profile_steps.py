@@ -19,7 +19,7 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from cmmd_lightning import CMMD, ClipSpec, NetworkSpec, ObjectiveSpec
-from cmmd_lightning.cli import resolve_config
+from cmmd_lightning.cli.dispatch import resolve_config
 from cmmd_lightning.diffusion.draws import draw_batch
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 from cmmd_lightning.diffusion.sampling import guided

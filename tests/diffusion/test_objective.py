@@ -26,8 +26,8 @@ from cmmd_lightning.diffusion.objective import (
     reference_errors,
     velocity_error,
 )
+from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 from cmmd_lightning.diffusion.schedule import NoiseSchedule, Schedules
-from cmmd_lightning.diffusion.spec import ObjectiveSpec
 
 VIDEO, AUDIO = torch.Size((3, 4, 2, 2)), torch.Size((5, 6))
 SCHEDULE = NoiseSchedule()

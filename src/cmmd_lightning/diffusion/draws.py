@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cmmd_lightning.diffusion.spec import ObjectiveSpec
+from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 
 TASKS = ("joint", "video_to_audio", "audio_to_video")
 JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO = range(3)
@@ -72,6 +72,10 @@ class _Roles:
     measures_audio: bool
     weight: float
 
+    def both_sides(self) -> list[tuple[bool, float]]:
+        """Whether the sound is measured, and its weight, for the one side and for the other."""
+        return [(side, float(self.weight > 0 and self.generates[int(side)])) for side in (False, True)]
+
 
 def draw_batch(
     shared: torch.Generator,
@@ -81,6 +85,7 @@ def draw_batch(
     indices: Sequence[int],
     video_shape: torch.Size,
     audio_shape: torch.Size,
+    every_side: bool = False,
 ) -> Draws:
     """Draw tasks, times, dropping and noise of a batch, and which examples are measured with negatives.
 
@@ -95,17 +100,22 @@ def draw_batch(
         indices: Global indices of the examples, consecutive.
         video_shape: (C, T, H, W).
         audio_shape: (M, L).
+        every_side: Whether every example is measured with negatives, joint ones on both sides: N = 2 B, for validation.
 
     Returns:
         Draws on the CPU.
     """
     offset = float(torch.rand(1, generator=shared, dtype=torch.float64))
-    rows = contrastive_rows(len(indices), spec.contrastive_share, position, indices[0] if len(indices) else 0)
     roles, noise = [], []
     for index, generator in zip(indices, generators, strict=True):
         roles.append(_draw_roles(generator, spec, (offset + index * _GOLDEN) % 1.0))
         noise.append([torch.randn(shape, generator=generator) for shape in (video_shape, audio_shape)])
-    measured = [roles[row] for row in rows]
+    if every_side:
+        rows = [row for row in range(len(roles)) for _ in range(2)]
+        sides = [side for role in roles for side in role.both_sides()]
+    else:
+        rows = contrastive_rows(len(roles), spec.contrastive_share, position, indices[0])
+        sides = [(roles[row].measures_audio, roles[row].weight) for row in rows]
     return Draws(
         t_video=torch.tensor([role.times[0] for role in roles]),
         t_audio=torch.tensor([role.times[1] for role in roles]),
@@ -114,8 +124,8 @@ def draw_batch(
         noise_video=torch.stack([video for video, _ in noise]),
         noise_audio=torch.stack([audio for _, audio in noise]),
         rows=torch.tensor(rows),
-        measures_audio=torch.tensor([role.measures_audio for role in measured]),
-        weight=torch.tensor([role.weight for role in measured]),
+        measures_audio=torch.tensor([measures_audio for measures_audio, _ in sides]),
+        weight=torch.tensor([weight for _, weight in sides]),
     )
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cmmd_lightning.diffusion.bounds import contrastive_bound
 from cmmd_lightning.diffusion.draws import Draws
+from cmmd_lightning.diffusion.objective_spec import Form, ObjectiveSpec
 from cmmd_lightning.diffusion.sampling import Denoiser, Pair
 from cmmd_lightning.diffusion.schedule import NoiseSchedule, Schedules
-from cmmd_lightning.diffusion.spec import Form, ObjectiveSpec
 
 
 def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -195,3 +195,25 @@ def contrastive_loss(errors: Errors, draws: Draws, spec: ObjectiveSpec, referenc
         errors.true, errors.negative, spec.bound, spec.temperature, spec.margin, spec.beta, frozen
     )
     return (bound * draws.weight).sum() / len(draws.weight)
+
+
+def error_totals(errors: Errors, draws: Draws) -> dict[str, Tensor]:
+    """Sum and count, (2,), of each modality's errors, and of what was measured with negatives; nothing waits for them.
+
+    Args:
+        errors: Of a batch.
+        draws: Of the same batch.
+
+    Returns:
+        By ``video``, ``audio`` and, with negatives, these with ``_negative`` (e_neg, mean over negatives) and ``_gap``
+        (e_neg - e).
+    """
+    found = {"video": (errors.video, draws.generates_video), "audio": (errors.audio, draws.generates_audio)}
+    if errors.negative.shape[1]:
+        negative, measured = errors.negative.mean(1), draws.weight > 0
+        for name, rows in (("video", ~draws.measures_audio & measured), ("audio", draws.measures_audio & measured)):
+            found |= {f"{name}_negative": (negative, rows), f"{name}_gap": (negative - errors.true, rows)}
+    return {
+        name: torch.stack([torch.where(rows, value.detach(), 0.0).sum(), rows.sum()])
+        for name, (value, rows) in found.items()
+    }
