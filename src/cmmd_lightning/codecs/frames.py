@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmmd_lightning.codecs.blocks import block_basis
+from cmmd_lightning.codecs.refiner import TemporalRefiner
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -52,6 +53,8 @@ class CodecConfig:
         config: Keyword arguments of ``diffusers.AutoencoderKL``. The number of picture channels follows from
             ``unshuffle``, and the block types from ``block_out_channels``.
         shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
+        refiner: For ``autoencoder_kl`` trained here: blocks of a `TemporalRefiner` behind the decoder, and their
+            channels; None has none. A loaded network knows its own.
 
     Raises:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
@@ -62,16 +65,18 @@ class CodecConfig:
     unshuffle: int = 4
     config: dict[str, Any] | None = None
     shortcut: bool = False
+    refiner: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("pixel_unshuffle", "autoencoder_kl"):
             raise ValueError(f"CodecConfig.kind must be 'pixel_unshuffle' or 'autoencoder_kl', got {self.kind!r}")
+        self.refiner = None if self.refiner is None else (int(self.refiner[0]), int(self.refiner[1]))
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain-dict form, as stored in checkpoints."""
-        return asdict(self)
+        return plain(asdict(self))
 
 
 class FrameCodec(nn.Module, ABC):
@@ -90,6 +95,8 @@ class FrameCodec(nn.Module, ABC):
 
     shift: Tensor
     scale: Tensor
+    context = 0
+    """Frames to either side that a decoded frame depends on."""
 
     def __init__(self, config: CodecConfig, latent_channels: int, downsample: int) -> None:
         super().__init__()
@@ -121,6 +128,22 @@ class FrameCodec(nn.Module, ABC):
         """Frames (N, 3, H, W) in [-1, 1] of raw latents (N, C, h, w)."""
         return self.reconstruct(latents).clamp(-1.0, 1.0)
 
+    def reconstruct_clips(self, latents: Tensor) -> Tensor:
+        """Frames (B, 3, T, H, W) of clips of raw latents (B, C, T, h, w), not clamped."""
+        frames = self.reconstruct(latents.transpose(1, 2).flatten(0, 1))
+        return frames.unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    def decode_clips(self, latents: Tensor, max_frames: int = 128) -> Tensor:
+        """Frames (B, 3, T, H, W) in [-1, 1] of clips of raw latents (B, C, T, h, w), at most so many at once."""
+        parts = [self.decode_part(latents, start, max_frames) for start in range(0, latents.shape[2], max_frames)]
+        return torch.cat(parts, dim=2)
+
+    def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
+        """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
+        first, last = max(0, start - self.context), min(latents.shape[2], start + num_frames + self.context)
+        per_clip = [self.reconstruct_clips(clip[None, :, first:last]) for clip in latents]
+        return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
+
     def normalize(self, latents: Tensor) -> Tensor:
         """Raw latents (B, C, ...) to about zero mean and unit variance per channel."""
         return (latents - self._per_channel(self.shift, latents)) / self._per_channel(self.scale, latents)
@@ -148,6 +171,8 @@ class FrameCodec(nn.Module, ABC):
         The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
         """
         described = asdict(self.config)
+        if described["refiner"] is None:
+            del described["refiner"]  # as it was before there was one
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
@@ -201,6 +226,7 @@ class AutoencoderKLCodec(FrameCodec):
     Args:
         vae: The network. Its ``in_channels`` and ``out_channels`` must both be 3 * unshuffle**2, ``unshuffle`` whole.
         shortcut: Whether to run the linear codec beside the network. False for networks that were trained elsewhere.
+        refiner: Blocks and channels of a `TemporalRefiner`, or None.
 
     Raises:
         ValueError: If the channels fit no unshuffle factor.
@@ -209,7 +235,7 @@ class AutoencoderKLCodec(FrameCodec):
     patterns: Tensor
     gains: Tensor
 
-    def __init__(self, vae: AutoencoderKL, shortcut: bool = False) -> None:
+    def __init__(self, vae: AutoencoderKL, shortcut: bool = False, refiner: tuple[int, int] | None = None) -> None:
         network = cast(Any, vae)
         architecture = plain({key: network.config[key] for key in _ARCHITECTURE})
         channels = architecture["in_channels"]
@@ -220,7 +246,7 @@ class AutoencoderKLCodec(FrameCodec):
                 f"got {channels} and {architecture['out_channels']}"
             )
         latent_channels = architecture["latent_channels"]
-        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, shortcut)
+        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, shortcut, refiner)
         downsample = unshuffle * 2 ** (len(architecture["block_out_channels"]) - 1)
         super().__init__(config, latent_channels, downsample)
         if shortcut:
@@ -228,6 +254,11 @@ class AutoencoderKLCodec(FrameCodec):
             self.register_buffer("patterns", patterns, persistent=False)
             self.register_buffer("gains", gains.view(-1, 1, 1), persistent=False)
         self.vae = network.to(memory_format=torch.channels_last)
+        self.refiner: TemporalRefiner | None = None
+        if refiner is not None:
+            blocks, channels = refiner
+            self.refiner = TemporalRefiner(latent_channels, channels, blocks, max(2, unshuffle))
+            self.context = self.refiner.context
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the VAE's posterior; see ``FrameCodec.encode``."""
@@ -240,7 +271,18 @@ class AutoencoderKLCodec(FrameCodec):
         return mean, posterior.logvar.contiguous()
 
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """Frames of raw latents, not clamped; see ``FrameCodec.reconstruct``."""
+        """Frames of raw latents, not clamped, each as if it stood still; see ``FrameCodec.reconstruct``."""
+        return self.reconstruct_clips(latents[:, :, None])[:, :, 0]
+
+    def reconstruct_clips(self, latents: Tensor) -> Tensor:
+        """Frames of clips of raw latents, not clamped; see ``FrameCodec.reconstruct_clips``."""
+        length, flat = latents.shape[2], latents.transpose(1, 2).flatten(0, 1)
+        frames = self._frame_by_frame(flat)
+        if self.refiner is not None:
+            frames = self.refiner(frames, flat, length)
+        return frames.unflatten(0, (-1, length)).transpose(1, 2)
+
+    def _frame_by_frame(self, latents: Tensor) -> Tensor:
         pixels = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         frames = functional.pixel_shuffle(pixels.contiguous(), self.config.unshuffle)
         if self.config.shortcut:

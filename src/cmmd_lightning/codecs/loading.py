@@ -40,7 +40,7 @@ def build_frame_codec(config: CodecConfig | Mapping[str, Any] | None = None) -> 
     if config.kind == "pixel_unshuffle":
         codec = PixelUnshuffleCodec(config.unshuffle)
     elif config.path is None:
-        codec = AutoencoderKLCodec(_new_network(config), config.shortcut)
+        codec = AutoencoderKLCodec(_new_network(config), config.shortcut, config.refiner)
     else:
         codec = _load(config.path)
     return codec.float().eval().requires_grad_(False)

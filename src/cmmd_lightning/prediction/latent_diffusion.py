@@ -143,9 +143,7 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) to frames (B, 3, T, H, W) in [-1, 1]."""
-        flat = self.codec.denormalize(latents).transpose(1, 2).flatten(0, 1)
-        frames = [self.codec.decode(part) for part in flat.split(_ENCODE_CHUNK)]
-        return torch.cat(frames).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return self.codec.decode_clips(self.codec.denormalize(latents))
 
     @torch.no_grad()
     def encode_sound(self, sound: Tensor) -> Tensor:

@@ -17,11 +17,16 @@ _FIRST_LOGVAR = -8.0
 
 
 class FrameAutoencoderModule(ExactResume):
-    """Trains ``diffusers.AutoencoderKL`` on frames: loss = L1 + MSE + ``kl_weight`` * KL(posterior || N(0, 1)).
+    """Train ``diffusers.AutoencoderKL`` on frames: loss = L1 + MSE + ``kl_weight`` * KL(posterior || N(0, 1)).
 
     L1 and MSE are means over pixel values in [-1, 1], KL is a mean over latent values (nats per value), so
     ``kl_weight`` means the same at every size. The defaults are a small network for 64x64 to 128x128 frames on a CPU:
     pixel-unshuffle by 4 first, then one halving, 8 pixels per latent cell.
+
+    A model draws latents with errors. With ``latent_noise`` the decoder learns to live with them: noise of a standard
+    deviation of 0 to ``latent_noise`` of the latents' own is added to each clip's, part of it alike in all its frames.
+    With ``refiner`` the decoder sees neighbouring frames, see `TemporalRefiner`, and with ``temporal_weight`` the loss
+    counts what changes from frame to frame where nothing should: the L1 of temporal differences.
 
     The checkpoint is the codec: ``build_frame_codec({"kind": "autoencoder_kl", "path": "vae.ckpt"})``. Its
     hyperparameters hold the resolved ``CodecConfig`` under ``codec``; under weight averaging its ``state_dict`` holds
@@ -41,6 +46,9 @@ class FrameAutoencoderModule(ExactResume):
             quality takes many times the steps, but the network is one that diffusers alone can run.
         mid_block_attention: Self-attention at the coarsest level.
         kl_weight: Weight of the KL term.
+        refiner: Blocks and channels of a `TemporalRefiner` behind the decoder; None has none.
+        latent_noise: Largest noise on the latents, in their standard deviations.
+        temporal_weight: Weight of the L1 of differences between neighbouring frames.
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Of AdamW.
         warmup_steps: Steps over which the learning rate rises from 0.
@@ -64,6 +72,9 @@ class FrameAutoencoderModule(ExactResume):
         mid_block_attention: bool = False,
         shortcut: bool = True,
         kl_weight: float = 1e-4,
+        refiner: tuple[int, int] | None = None,
+        latent_noise: float = 0.0,
+        temporal_weight: float = 0.0,
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 20,
@@ -79,12 +90,13 @@ class FrameAutoencoderModule(ExactResume):
             "norm_num_groups": norm_num_groups,
             "mid_block_add_attention": mid_block_attention,
         }
-        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, shortcut))
+        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, shortcut, refiner))
         self.codec.requires_grad_(True).train()
         # The posterior starts narrow: latents that are mostly noise would leave the decoder nothing to learn from.
         bias = self.codec.get_parameter("vae.quant_conv.bias")
         torch.nn.init.constant_(bias[latent_channels:], _FIRST_LOGVAR)
         self.save_hyperparameters()
+        self.hparams["refiner"] = None if refiner is None else list(refiner)
         self.hparams["codec"] = self.codec.config.to_dict()
         self.hparams["_class_path"] = "cmmd_lightning.FrameAutoencoderModule"
 
@@ -97,19 +109,25 @@ class FrameAutoencoderModule(ExactResume):
         examples = len(batch["frames"])
         frames = batch["frames"].flatten(0, 1)
         mean, logvar = self.codec.encode(frames)
-        parts = zip(mean.chunk(examples), logvar.chunk(examples), self._generators(batch), strict=True)
-        latents = torch.cat([sample_posterior(*part) for part in parts])
-        losses = self._losses(self.codec.reconstruct(latents), frames, mean, logvar)
+        generators = self._generators(batch)
+        parts = zip(mean.chunk(examples), logvar.chunk(examples), generators, strict=True)
+        latents = torch.stack([sample_posterior(*part) for part in parts])
+        if self.hparams["latent_noise"] > 0:
+            spread = latents.detach().std((0, 1, 3, 4), keepdim=True)
+            noise = torch.stack([self._latent_noise(latents[0], generator) for generator in generators])
+            latents = latents + spread * noise
+        estimate = self.codec.reconstruct_clips(latents.transpose(1, 2)).transpose(1, 2)
+        losses = self._losses(estimate, batch["frames"], mean, logvar)
         self._log("train", losses, examples)
         return losses["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Logs losses and PSNR of the latents' mean."""
-        self._evaluate("val", batch)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """As ``validation_step``, on the test split."""
-        self._evaluate("test", batch)
+        self._evaluate("test", batch, batch_idx)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; linear warm-up, then a half cosine or a constant."""
@@ -137,19 +155,37 @@ class FrameAutoencoderModule(ExactResume):
         seed = self.hparams["seed"]
         return [example_generator(seed, *place, "posterior") for place in zip(positions, indices, strict=True)]
 
+    def _latent_noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise for the latents (n, C, h, w) of one clip, in standard deviations."""
+        size, shared = torch.rand(2, generator=generator)
+        alike, apart = (torch.randn((count, *like.shape[1:]), generator=generator) for count in (1, len(like)))
+        mixed = (0.5 * shared).sqrt() * alike + (1 - 0.5 * shared).sqrt() * apart
+        return (self.hparams["latent_noise"] * size * mixed).to(like.device)
+
     def _losses(self, estimate: Tensor, frames: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
+        """Of clips (B, n, 3, H, W), and of the posteriors of their frames."""
         error = estimate.float() - frames
         reconstruction = error.abs().mean() + error.square().mean()
+        if self.hparams["temporal_weight"] > 0 and frames.shape[1] > 1:
+            reconstruction = reconstruction + self.hparams["temporal_weight"] * error.diff(dim=1).abs().mean()
         mean, logvar = mean.float(), logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         return {"loss": reconstruction + self.hparams["kl_weight"] * kl, "reconstruction": reconstruction, "kl": kl}
 
-    def _evaluate(self, stage: str, batch: dict[str, Tensor]) -> None:
+    def _evaluate(self, stage: str, batch: dict[str, Tensor], batch_idx: int) -> None:
         frames = batch["frames"].flatten(0, 1)
         mean, logvar = self.codec.encode(frames)
-        estimate = self.codec.reconstruct(mean)
-        losses = self._losses(estimate, frames, mean, logvar)
-        self._log(stage, {**losses, "psnr": psnr(estimate.clamp(-1.0, 1.0), frames)}, len(batch["frames"]))
+        clips = mean.unflatten(0, batch["frames"].shape[:2]).transpose(1, 2)
+        estimate = self.codec.reconstruct_clips(clips).transpose(1, 2)
+        losses = self._losses(estimate, batch["frames"], mean, logvar)
+        measured = {"psnr": psnr(estimate.clamp(-1.0, 1.0).flatten(0, 1), frames)}
+        if self.hparams["latent_noise"] > 0:
+            generator = torch.Generator().manual_seed(batch_idx)
+            noise = torch.randn(clips.shape, generator=generator).to(clips.device)
+            noisy = clips + 0.2 * clips.std((0, 2, 3, 4), keepdim=True) * noise
+            decoded = self.codec.decode_clips(noisy).transpose(1, 2).flatten(0, 1)
+            measured["psnr_at_noise_0.2"] = psnr(decoded, estimate.clamp(-1.0, 1.0).flatten(0, 1))
+        self._log(stage, {**losses, **measured}, len(batch["frames"]))
 
     def _log(self, stage: str, values: dict[str, Tensor], examples: int) -> None:
         training = stage == "train"
