@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cmmd_lightning.diffusion.noise import TimeNoise
 from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 
 TASKS = ("joint", "video_to_audio", "audio_to_video")
@@ -28,7 +29,7 @@ class Draws:
         t_audio: Time of the sound, (B,); likewise.
         generates_video: (B,) bool, true where the video is in the loss.
         generates_audio: (B,) bool, true where the sound is in the loss.
-        noise_video: Standard normal, (B, C, T, H, W).
+        noise_video: Normal of unit variance, (B, C, T, H, W).
         noise_audio: Standard normal, (B, M, L).
         rows: The examples that the contrastive term is measured on, (N,), ascending; N depends on B alone.
         measures_audio: (N,) bool, true where the sound is measured with another video, false where the video is
@@ -86,6 +87,7 @@ def draw_batch(
     video_shape: torch.Size,
     audio_shape: torch.Size,
     every_side: bool = False,
+    video_noise: TimeNoise = TimeNoise(),
 ) -> Draws:
     """Draw tasks, times, dropping and noise of a batch, and which examples are measured with negatives.
 
@@ -101,6 +103,7 @@ def draw_batch(
         video_shape: (C, T, H, W).
         audio_shape: (M, L).
         every_side: Whether every example is measured with negatives, joint ones on both sides: N = 2 B, for validation.
+        video_noise: How the video's noise is correlated along time.
 
     Returns:
         Draws on the CPU.
@@ -109,7 +112,7 @@ def draw_batch(
     roles, noise = [], []
     for index, generator in zip(indices, generators, strict=True):
         roles.append(_draw_roles(generator, spec, (offset + index * _GOLDEN) % 1.0))
-        noise.append([torch.randn(shape, generator=generator) for shape in (video_shape, audio_shape)])
+        noise.append((video_noise.draw(video_shape, generator), torch.randn(audio_shape, generator=generator)))
     if every_side:
         rows = [row for row in range(len(roles)) for _ in range(2)]
         sides = [side for role in roles for side in role.both_sides()]

@@ -14,6 +14,7 @@ from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.randomness import example_generator
+from cmmd_lightning.diffusion.noise import TimeNoise
 from cmmd_lightning.diffusion.sampling import (
     Denoiser,
     GuidanceFrom,
@@ -40,6 +41,7 @@ class LatentDiffusion(pl.LightningModule):
         codec: The frame codec.
         schedule_shift: See `NoiseSchedule`; one number, or one each for ``video`` and ``audio``.
         vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
+        video_noise: See `TimeNoise`.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class LatentDiffusion(pl.LightningModule):
         codec: CodecConfig,
         schedule_shift: float | Mapping[str, float],
         vocoder: str,
+        video_noise: TimeNoise | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.clip = ClipSpec.of(clip)
         self.schedules = Schedules.from_shift(schedule_shift)
+        self.video_noise = TimeNoise.of(video_noise)
         self.codec = build_frame_codec(codec)
         config = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
         # else its weights are still to come, from a checkpoint
@@ -130,6 +134,7 @@ class LatentDiffusion(pl.LightningModule):
         return {
             **{f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()},
             "schedule_shift": self.schedules.shift,
+            "video_noise": self.video_noise.to_dict(),
             "codec": self.codec.fingerprint()[:12],
         }
 
@@ -204,9 +209,8 @@ class LatentDiffusion(pl.LightningModule):
 
         def noise(purpose: str) -> Pair:
             generators = [example_generator(seed, -1, 0, f"{purpose}/{name}") for name in names]
-            video, mel = (
-                torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device) for shape in shapes
-            )
+            drawn = [(self.video_noise.draw(shapes[0], g), torch.randn(shapes[1], generator=g)) for g in generators]
+            video, mel = (torch.stack(part).to(self.device) for part in zip(*drawn, strict=True))
             return video, mel
 
         noise_video, noise_mel = noise("start")

@@ -10,6 +10,7 @@ from torch.utils.data import default_collate
 
 from cmmd_lightning.data.randomness import example_generator
 from cmmd_lightning.diffusion.draws import Draws, draw_batch
+from cmmd_lightning.diffusion.noise import TimeNoise
 from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
 
 
@@ -20,10 +21,12 @@ class BatchDraws:
     Args:
         seed: Seed of the run.
         objective: Settings of the loss.
+        video_noise: The video's noise.
     """
 
     seed: int
     objective: ObjectiveSpec
+    video_noise: TimeNoise = TimeNoise()
 
     def __call__(self, batch: Mapping[str, Any], position: int = 0, first: int = 0) -> Draws:
         """Draw for a batch, on the CPU.
@@ -41,7 +44,16 @@ class BatchDraws:
         generators = [example_generator(self.seed, position, index, "diffusion") for index in indices]
         shared = example_generator(self.seed, position, 0, "times")
         shapes = video.shape[1:], mel.shape[1:]
-        return draw_batch(shared, generators, self.objective, position, indices, *shapes, every_side=position < 0)
+        return draw_batch(
+            shared,
+            generators,
+            self.objective,
+            position,
+            indices,
+            *shapes,
+            every_side=position < 0,
+            video_noise=self.video_noise,
+        )
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate examples of the data module, with their draws; runs in the loader's workers."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cmmd_lightning.codecs import CodecConfig, resolved
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.diffusion.draws import Draws
+from cmmd_lightning.diffusion.noise import TimeNoise
 from cmmd_lightning.diffusion.objective import (
     Errors,
     contrastive_loss,
@@ -60,6 +61,7 @@ class CMMD(LatentDiffusion, ExactResume):
         pretrained: Checkpoint of a CMMD of the same clip, network and codec, as for `from_pretrained`: every fit starts
             from its averaged weights and its statistics, not from those of the data, and with the objective's bound
             ``preference`` a frozen copy of its network is the reference. Read when a fit begins or goes on, only then.
+        video_noise: How the video's noise is correlated along time, in training and in sampling; see `TimeNoise`.
 
     Example:
         >>> model = CMMD(clip=ClipSpec(height=32, width=32), network=NetworkSpec((32, 32), (32, 32)))
@@ -82,8 +84,9 @@ class CMMD(LatentDiffusion, ExactResume):
         vocoder: str = "griffin_lim",
         seed: int = 0,
         pretrained: str | None = None,
+        video_noise: TimeNoise = TimeNoise(),
     ) -> None:
-        super().__init__(clip, network, codec, schedule_shift, vocoder)
+        super().__init__(clip, network, codec, schedule_shift, vocoder, video_noise)
         self.objective = ObjectiveSpec.of(objective)
         self.evaluation = EvaluationSpec()
         self._reference: nn.Module | None = None
@@ -105,6 +108,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "vocoder": vocoder,
                 "seed": seed,
                 "pretrained": None if pretrained is None else str(pretrained),
+                "video_noise": self.video_noise.to_dict(),
             }
         )
 
@@ -183,7 +187,7 @@ class CMMD(LatentDiffusion, ExactResume):
     @property
     def drawing(self) -> BatchDraws:
         """What draws tasks, times and noise for a batch; the data module's loaders call it in their workers."""
-        return BatchDraws(self.hparams["seed"], self.objective)
+        return BatchDraws(self.hparams["seed"], self.objective, self.video_noise)
 
     def _draws(self, batch: dict[str, Any], batch_idx: int) -> Draws:
         """Everything random of a batch; that of somebody's own loader, without positions, takes the run's step."""
