@@ -8,17 +8,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cmmd_lightning.codecs.blocks import block_basis
-from cmmd_lightning.codecs.refiner import TemporalRefiner
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+CodecKind = Literal["pixel_unshuffle", "autoencoder_kl", "clip_autoencoder"]
 
 # The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
 NO_SPREAD = -30.0
@@ -45,32 +46,30 @@ class CodecConfig:
     """Which frame codec to use, in plain types (``asdict`` and back).
 
     Args:
-        kind: ``pixel_unshuffle`` (no training, exact) or ``autoencoder_kl`` (the Gaussian VAE).
-        path: For ``autoencoder_kl``: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``), a diffusers folder, or a hub
-            name. None builds the network from ``config``, with random weights until a state dict is loaded.
+        kind: ``pixel_unshuffle`` (no training, exact), ``autoencoder_kl`` (the Gaussian VAE), or ``clip_autoencoder``
+            (one whose decoder sees neighbouring frames).
+        path: For the two that are trained: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``); for ``autoencoder_kl``
+            also a diffusers folder, or a hub name. None builds the network from ``config``, with random weights until a
+            state dict is loaded.
         unshuffle: Pixel-unshuffle factor: the codec's own for ``pixel_unshuffle``; in front of the network for
             ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
-        config: Keyword arguments of ``diffusers.AutoencoderKL``. The number of picture channels follows from
-            ``unshuffle``, and the block types from ``block_out_channels``.
+        config: Keyword arguments of ``diffusers.AutoencoderKL``, or of `ClipAutoencoderSpec`. The number of picture
+            channels follows from ``unshuffle``, and the block types from ``block_out_channels``.
         shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
-        refiner: For ``autoencoder_kl`` trained here: blocks of a `TemporalRefiner` behind the decoder, and their
-            channels; None has none. A loaded network knows its own.
 
     Raises:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
     """
 
-    kind: Literal["pixel_unshuffle", "autoencoder_kl"] = "pixel_unshuffle"
+    kind: CodecKind = "pixel_unshuffle"
     path: str | None = None
     unshuffle: int = 4
     config: dict[str, Any] | None = None
     shortcut: bool = False
-    refiner: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pixel_unshuffle", "autoencoder_kl"):
-            raise ValueError(f"CodecConfig.kind must be 'pixel_unshuffle' or 'autoencoder_kl', got {self.kind!r}")
-        self.refiner = None if self.refiner is None else (int(self.refiner[0]), int(self.refiner[1]))
+        if self.kind not in get_args(CodecKind):
+            raise ValueError(f"CodecConfig.kind must be one of {', '.join(get_args(CodecKind))}, got {self.kind!r}")
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
 
@@ -171,8 +170,6 @@ class FrameCodec(nn.Module, ABC):
         The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
         """
         described = asdict(self.config)
-        if described["refiner"] is None:
-            del described["refiner"]  # as it was before there was one
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
@@ -226,7 +223,6 @@ class AutoencoderKLCodec(FrameCodec):
     Args:
         vae: The network. Its ``in_channels`` and ``out_channels`` must both be 3 * unshuffle**2, ``unshuffle`` whole.
         shortcut: Whether to run the linear codec beside the network. False for networks that were trained elsewhere.
-        refiner: Blocks and channels of a `TemporalRefiner`, or None.
 
     Raises:
         ValueError: If the channels fit no unshuffle factor.
@@ -235,7 +231,7 @@ class AutoencoderKLCodec(FrameCodec):
     patterns: Tensor
     gains: Tensor
 
-    def __init__(self, vae: AutoencoderKL, shortcut: bool = False, refiner: tuple[int, int] | None = None) -> None:
+    def __init__(self, vae: AutoencoderKL, shortcut: bool = False) -> None:
         network = cast(Any, vae)
         architecture = plain({key: network.config[key] for key in _ARCHITECTURE})
         channels = architecture["in_channels"]
@@ -246,7 +242,7 @@ class AutoencoderKLCodec(FrameCodec):
                 f"got {channels} and {architecture['out_channels']}"
             )
         latent_channels = architecture["latent_channels"]
-        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, shortcut, refiner)
+        config = CodecConfig("autoencoder_kl", None, unshuffle, architecture, shortcut)
         downsample = unshuffle * 2 ** (len(architecture["block_out_channels"]) - 1)
         super().__init__(config, latent_channels, downsample)
         if shortcut:
@@ -254,11 +250,6 @@ class AutoencoderKLCodec(FrameCodec):
             self.register_buffer("patterns", patterns, persistent=False)
             self.register_buffer("gains", gains.view(-1, 1, 1), persistent=False)
         self.vae = network.to(memory_format=torch.channels_last)
-        self.refiner: TemporalRefiner | None = None
-        if refiner is not None:
-            blocks, channels = refiner
-            self.refiner = TemporalRefiner(latent_channels, channels, blocks, max(2, unshuffle))
-            self.context = self.refiner.context
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the VAE's posterior; see ``FrameCodec.encode``."""
@@ -271,18 +262,7 @@ class AutoencoderKLCodec(FrameCodec):
         return mean, posterior.logvar.contiguous()
 
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """Frames of raw latents, not clamped, each as if it stood still; see ``FrameCodec.reconstruct``."""
-        return self.reconstruct_clips(latents[:, :, None])[:, :, 0]
-
-    def reconstruct_clips(self, latents: Tensor) -> Tensor:
-        """Frames of clips of raw latents, not clamped; see ``FrameCodec.reconstruct_clips``."""
-        length, flat = latents.shape[2], latents.transpose(1, 2).flatten(0, 1)
-        frames = self._frame_by_frame(flat)
-        if self.refiner is not None:
-            frames = self.refiner(frames, flat, length)
-        return frames.unflatten(0, (-1, length)).transpose(1, 2)
-
-    def _frame_by_frame(self, latents: Tensor) -> Tensor:
+        """Frames of raw latents, not clamped; see ``FrameCodec.reconstruct``."""
         pixels = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         frames = functional.pixel_shuffle(pixels.contiguous(), self.config.unshuffle)
         if self.config.shortcut:

@@ -60,7 +60,7 @@ class LatentDiffusion(pl.LightningModule):
         self.codec = build_frame_codec(codec)
         config = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
         # else its weights are still to come, from a checkpoint
-        self._codec_is_known = config.kind != "autoencoder_kl" or config.path is not None
+        self._codec_is_known = config.kind == "pixel_unshuffle" or config.path is not None
         self.mel = LogMel(*self.clip.mel_settings)
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, NetworkSpec.of(network))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -17,7 +17,7 @@ _FIRST_LOGVAR = -8.0
 
 
 class FrameAutoencoderModule(ExactResume):
-    """Train ``diffusers.AutoencoderKL`` on frames: loss = L1 + MSE + ``kl_weight`` * KL(posterior || N(0, 1)).
+    """Train a Gaussian VAE of frames: loss = L1 + ``mse_weight`` * MSE + ``kl_weight`` * KL(posterior || N(0, 1)).
 
     L1 and MSE are means over pixel values in [-1, 1], KL is a mean over latent values (nats per value), so
     ``kl_weight`` means the same at every size. The defaults are a small network for 64x64 to 128x128 frames on a CPU:
@@ -25,8 +25,8 @@ class FrameAutoencoderModule(ExactResume):
 
     A model draws latents with errors. With ``latent_noise`` the decoder learns to live with them: noise of a standard
     deviation of 0 to ``latent_noise`` of the latents' own is added to each clip's, part of it alike in all its frames.
-    With ``refiner`` the decoder sees neighbouring frames, see `TemporalRefiner`, and with ``temporal_weight`` the loss
-    counts what changes from frame to frame where nothing should: the L1 of temporal differences.
+    With ``kind`` ``clip_autoencoder`` it sees neighbouring frames, and with ``temporal_weight`` the loss counts what
+    changes from frame to frame where nothing should: the L1 of temporal differences.
 
     The checkpoint is the codec: ``build_frame_codec({"kind": "autoencoder_kl", "path": "vae.ckpt"})``. Its
     hyperparameters hold the resolved ``CodecConfig`` under ``codec``; under weight averaging its ``state_dict`` holds
@@ -46,7 +46,10 @@ class FrameAutoencoderModule(ExactResume):
             quality takes many times the steps, but the network is one that diffusers alone can run.
         mid_block_attention: Self-attention at the coarsest level.
         kl_weight: Weight of the KL term.
-        refiner: Blocks and channels of a `TemporalRefiner` behind the decoder; None has none.
+        kind: ``autoencoder_kl``, or ``clip_autoencoder``: a `ClipAutoencoderCodec`, with two ``block_out_channels``.
+        kernels: Of a ``clip_autoencoder``: frames that a block of the decoder sees, at the finer resolution and at the
+            coarser one.
+        mse_weight: Weight of the MSE beside the L1.
         latent_noise: Largest noise on the latents, in their standard deviations.
         temporal_weight: Weight of the L1 of differences between neighbouring frames.
         learning_rate: Peak learning rate of AdamW.
@@ -72,7 +75,9 @@ class FrameAutoencoderModule(ExactResume):
         mid_block_attention: bool = False,
         shortcut: bool = True,
         kl_weight: float = 1e-4,
-        refiner: tuple[int, int] | None = None,
+        kind: Literal["autoencoder_kl", "clip_autoencoder"] = "autoencoder_kl",
+        kernels: tuple[int, int] = (3, 5),
+        mse_weight: float = 1.0,
         latent_noise: float = 0.0,
         temporal_weight: float = 0.0,
         learning_rate: float = 3e-3,
@@ -83,20 +88,25 @@ class FrameAutoencoderModule(ExactResume):
     ) -> None:
         super().__init__()
         block_out_channels = [int(channels) for channels in block_out_channels]
-        network: dict[str, Any] = {
-            "block_out_channels": block_out_channels,
-            "layers_per_block": layers_per_block,
-            "latent_channels": latent_channels,
-            "norm_num_groups": norm_num_groups,
-            "mid_block_add_attention": mid_block_attention,
-        }
-        self.codec = build_frame_codec(CodecConfig("autoencoder_kl", None, unshuffle, network, shortcut, refiner))
+        network: dict[str, Any] = {"latent_channels": latent_channels}
+        if kind == "clip_autoencoder":
+            blocks = {"encoder_blocks": layers_per_block, "decoder_blocks": layers_per_block + 1}
+            network |= {"channels": block_out_channels, "kernels": list(kernels), **blocks}
+        else:
+            network |= {
+                "block_out_channels": block_out_channels,
+                "layers_per_block": layers_per_block,
+                "norm_num_groups": norm_num_groups,
+                "mid_block_add_attention": mid_block_attention,
+            }
+        self.codec = build_frame_codec(CodecConfig(kind, None, unshuffle, network, shortcut))
         self.codec.requires_grad_(True).train()
         # The posterior starts narrow: latents that are mostly noise would leave the decoder nothing to learn from.
-        bias = self.codec.get_parameter("vae.quant_conv.bias")
+        name = "encoder_out.bias" if kind == "clip_autoencoder" else "vae.quant_conv.bias"
+        bias = self.codec.get_parameter(name)
         torch.nn.init.constant_(bias[latent_channels:], _FIRST_LOGVAR)
         self.save_hyperparameters()
-        self.hparams["refiner"] = None if refiner is None else list(refiner)
+        self.hparams["kernels"] = list(kernels)
         self.hparams["codec"] = self.codec.config.to_dict()
         self.hparams["_class_path"] = "cmmd_lightning.FrameAutoencoderModule"
 
@@ -165,7 +175,7 @@ class FrameAutoencoderModule(ExactResume):
     def _losses(self, estimate: Tensor, frames: Tensor, mean: Tensor, logvar: Tensor) -> dict[str, Tensor]:
         """Of clips (B, n, 3, H, W), and of the posteriors of their frames."""
         error = estimate.float() - frames
-        reconstruction = error.abs().mean() + error.square().mean()
+        reconstruction = error.abs().mean() + self.hparams["mse_weight"] * error.square().mean()
         if self.hparams["temporal_weight"] > 0 and frames.shape[1] > 1:
             reconstruction = reconstruction + self.hparams["temporal_weight"] * error.diff(dim=1).abs().mean()
         mean, logvar = mean.float(), logvar.float()
