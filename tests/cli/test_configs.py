@@ -125,7 +125,7 @@ def vae(films, tmp_path_factory) -> Path:
 
 def test_there_are_the_configs_that_the_readme_names():
     assert {"quickstart.yaml", "demo.yaml", "folder.yaml", "grid.yaml", *PAPER} <= set(MODELS)
-    assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "bounce")} | {"ablation/vae.yaml"} == set(VAES)
+    assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "bounce", "bounce_long")} | {"ablation/vae.yaml"} == set(VAES)
     assert {"512.yaml", "ncmmd.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
 
 
