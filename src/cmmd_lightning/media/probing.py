@@ -159,11 +159,8 @@ def _header_problems(spans: dict[Kind, Span], fps: float | None) -> list[str]:
 
 def _missing_bytes(media: MediaFile) -> list[str]:
     """A line if an mp4's index points beyond the end of the file."""
-    if "mp4" not in media.formats:
-        return []
-    ends = [entry.pos + entry.size for stream in media.streams for entry in stream.index_entries]
-    have, need = os.path.getsize(media.path), max(ends, default=0)
-    return [f"expected {need} bytes as its index says, got {have} (truncated)"] if need > have else []
+    have, missing = os.path.getsize(media.path), media.missing_bytes(media.streams)
+    return [f"expected {have + missing} bytes as its index says, got {have} (truncated)"] if missing else []
 
 
 def _index_intervals(media: MediaFile) -> list[float]:
