@@ -13,7 +13,7 @@ SECONDS = 3.0
 
 
 def cut_packets(source, path, start: float, seconds: float | None = None) -> None:
-    """Copy the packets from the key frame before ``start`` on, with times from the cut on, as ``ffmpeg -c copy`` does."""
+    """Copy the packets from the key frame before ``start`` on, as ``ffmpeg -c copy`` does; times count from the cut."""
     options = (
         {"avoid_negative_ts": "disabled"} if str(path).endswith(("mp4", "mov")) else {}
     )  # others have no edit lists
@@ -94,5 +94,9 @@ def test_a_truncated_cut_is_still_caught(clips, tmp_path, share):
     (tmp_path / "short.mp4").write_bytes(content[: int(len(content) * share)])
     assert any("(truncated" in problem for problem in probe(tmp_path / "short.mp4", verify=True).problems)
     with pytest.raises(MediaError, match="truncated or corrupt"):
-        torch.cat([*iter_frames(tmp_path / "short.mp4", fps=25.0)])
-        torch.cat([*iter_sound(tmp_path / "short.mp4", sample_rate=16000)])
+        read_to_the_end(tmp_path / "short.mp4")
+
+
+def read_to_the_end(path) -> None:
+    torch.cat([*iter_frames(path, fps=25.0)])
+    torch.cat([*iter_sound(path, sample_rate=16000)])
