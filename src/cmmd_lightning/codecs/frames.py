@@ -129,13 +129,12 @@ class FrameCodec(nn.Module, ABC):
 
     def reconstruct_clips(self, latents: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) of clips of raw latents (B, C, T, h, w), not clamped."""
-        frames = self.reconstruct(latents.transpose(1, 2).flatten(0, 1))
-        return frames.unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return self.reconstruct(latents.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     def decode_clips(self, latents: Tensor, max_frames: int = 128) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] of clips of raw latents (B, C, T, h, w), at most so many at once."""
-        parts = [self.decode_part(latents, start, max_frames) for start in range(0, latents.shape[2], max_frames)]
-        return torch.cat(parts, dim=2)
+        starts = range(0, latents.shape[2], max_frames)
+        return torch.cat([self.decode_part(latents, start, max_frames) for start in starts], dim=2)
 
     def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
         """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
@@ -169,8 +168,7 @@ class FrameCodec(nn.Module, ABC):
 
         The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
         """
-        described = asdict(self.config)
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
                 weights = weights.detach().cpu().contiguous()
