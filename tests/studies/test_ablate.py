@@ -8,8 +8,8 @@ import yaml
 from command_line import cmmd
 
 from cmmd_lightning import CMMD
-from cmmd_lightning.data.stream.dataset import spread_order
 from cmmd_lightning.codecs import CodecConfig
+from cmmd_lightning.data.stream.dataset import spread_order
 from cmmd_lightning.studies.ablation.cells import Cell
 from cmmd_lightning.studies.ablation.measure import HeldOut, Sampling, ceiling, sample_and_score
 from cmmd_lightning.studies.ablation.plan import config_text, fingerprint

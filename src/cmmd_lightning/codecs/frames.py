@@ -68,8 +68,8 @@ class CodecConfig:
     shortcut: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(CodecKind):
-            raise ValueError(f"CodecConfig.kind must be one of {', '.join(get_args(CodecKind))}, got {self.kind!r}")
+        if self.kind not in (kinds := get_args(CodecKind)):
+            raise ValueError(f"CodecConfig.kind must be one of {', '.join(kinds)}, got {self.kind!r}")
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
 
@@ -138,8 +138,8 @@ class FrameCodec(nn.Module, ABC):
 
     def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
         """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
-        first, last = max(0, start - self.context), min(latents.shape[2], start + num_frames + self.context)
-        per_clip = [self.reconstruct_clips(clip[None, :, first:last]) for clip in latents]
+        first = max(0, start - self.context)
+        per_clip = [self.reconstruct_clips(x[None, :, first : start + num_frames + self.context]) for x in latents]
         return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
 
     def normalize(self, latents: Tensor) -> Tensor:
