@@ -18,7 +18,7 @@ import av
 import av.error
 
 from .container import MediaError, check_exists
-from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads
+from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads, timed_packets
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
 
@@ -113,7 +113,7 @@ class MediaFile:
         return self._indices[kind] is not None
 
     def packets(self, kind: Kind) -> Iterator[Any]:
-        """The stream's packets from the start of the file, in decoding order.
+        """The stream's packets from the start of the file, in decoding order, decoding times filled in at their begin.
 
         Raises:
             MediaError: If the file has no such stream, or ends before its header says that it does.
@@ -121,7 +121,7 @@ class MediaFile:
         self._rewind(kind)
         stream, reached, error = self.stream(kind), 0.0, None
         try:
-            for packet in self._container.demux(stream):
+            for packet in timed_packets(self._container, stream):
                 if packet.is_corrupt:
                     raise av.error.EOFError(0, "a packet is cut short")
                 if packet.dts is not None or packet.pts is not None:
