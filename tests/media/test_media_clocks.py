@@ -1,4 +1,4 @@
-"""A picture stands from its own time to the next one's, whatever rate it is read at, and keeps its time when written."""
+"""A picture stands from its own time to the next one's, whatever rate it is read at, and keeps it when written."""
 
 import random
 from fractions import Fraction

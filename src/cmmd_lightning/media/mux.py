@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from av.container import OutputContainer
 from torch import Tensor
 
 from .container import MediaError, written_whole
-from .fit import Fitter
+from .fit import Fitter, orientation
 from .sound import PcmFile, Sound, StreamSound, is_pcm
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
@@ -102,7 +102,10 @@ def _file_picture(
     if count:
         return _copied(container, media, "video", count, max(seconds, last + 1 / float(rate)), last)
     fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, 1 / float(rate))
-    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in kept)
+    first = next(kept)
+    if pixel_aspect and orientation(first[1])[0]:
+        pixel_aspect = 1 / pixel_aspect
+    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in chain([first], kept))
     return encoded(container, pictures, _TICK, rate, crf, pixel_aspect, seconds)
 
 
