@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .container import MediaError
+from .container import READABLE, MediaError, reported
 from .fit import orientation
 from .sound import PcmFile, is_pcm
 from .stream import NOUN, Kind, frame_rate
@@ -100,7 +100,7 @@ def _probe_pcm(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
 
 
 def _probe_streams(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
-    with MediaFile(path) as media:
+    with reported(path, READABLE), MediaFile(path) as media:
         if not media.spans:
             raise MediaError(path, "picture or sound", f"only {', '.join(stream.type for stream in media.streams)}")
         facts: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from typing import Any, Self
 import av
 import av.error
 
-from .container import MediaError, check_exists
+from .container import MediaError, check_exists, url
 from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads, timed_packets
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
@@ -237,7 +237,7 @@ class MediaFile:
         check_exists(self.path)
         got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing"
         try:
-            container = av.open(self.path, metadata_errors="replace", options=options or {})
+            container = av.open(url(self.path), metadata_errors="replace", options=options or {})
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(self.path, "a media file", f"{got} ({error.strerror})") from error
         if not len(container.streams):

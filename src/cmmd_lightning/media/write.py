@@ -20,7 +20,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from torch import Tensor
 from torchaudio.functional import resample
 
-from .container import written_whole
+from .container import sndfile_name, url, written_whole
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_FRAME = 1024
@@ -93,14 +93,15 @@ def write_sound(path: str | os.PathLike[str], sound: Tensor, sample_rate: int) -
         raise ValueError(f"{os.fspath(path)}: expected the suffix .wav or .flac, got {Path(path).suffix!r}")
     samples = checked_sound(sound).clamp(-1.0, 1.0).numpy()
     with written_whole(path) as temporary:
-        soundfile.write(temporary, samples, _positive("sample_rate", sample_rate), subtype="PCM_16")
+        rate, kind = _positive("sample_rate", sample_rate), Path(path).suffix[1:]
+        soundfile.write(sndfile_name(temporary), samples, rate, subtype="PCM_16", format=kind)
 
 
 def open_output(path: Path) -> OutputContainer:
     """An output container of the kind that the suffix says; mp4 has its index in front, for streaming."""
     if path.suffix.lower() not in _CONTAINERS:
         raise ValueError(f"{path}: expected one of the suffixes {', '.join(_CONTAINERS)}, got {path.suffix!r}")
-    return av.open(str(path), "w", options={} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"})
+    return av.open(url(path), "w", options={} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"})
 
 
 def mux_tracks(container: OutputContainer, tracks: Iterable[Track]) -> None:
