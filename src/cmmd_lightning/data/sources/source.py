@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+from cmmd_lightning.media import find_media, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def folder_sources(root: str, *, val_fraction: float = 0.05, test_fraction: floa
         split_of = {path: splits[name] for path, name in names.items()}
         how = f"by hash of the relative path, seed {seed}, val {val_fraction:g}, test {test_fraction:g}"
     if not split_of:
-        raise ValueError(f"{root}: expected video files ({' '.join(sorted(VIDEO_SUFFIXES))}), got none")
+        raise ValueError(f"{root}: expected video files (.mp4, .mkv, .mov, ...), got none")
     sources = [_source(path, folder, split) for path, split in split_of.items()]
     logger.info("%s: %s (split %s)", root, counts_by_split(sources), how)
     return sorted(sources, key=lambda source: source.key)
@@ -151,7 +151,7 @@ def media_folder(root: str) -> Path:
 
 def videos_below(folder: Path) -> list[Path]:
     """The video files of a folder tree, sorted."""
-    return [path for path in find_media([folder]) if path.suffix.lower() in VIDEO_SUFFIXES]
+    return [path for path in find_media([folder]) if is_video(path)]
 
 
 def counts_by_split(sources: Iterable[Source]) -> str:
