@@ -28,6 +28,7 @@ FLOORS = {
     "generation": 3,
     "evaluation": 3,
     "autoencoder": 2,
+    "vocoder": 2,
     "callbacks": 2,
     "ema": 2,
     "preemption": 2,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cmmd_lightning.diffusion.schedule import NoiseSchedule
     from cmmd_lightning.models.unet import JointUNet, NetworkSpec
     from cmmd_lightning.module import CMMD
+    from cmmd_lightning.vocoder import VocoderModule
 
 # loaded at first use, so that the ground floor (metrics, media) can be imported without Lightning
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "NetworkSpec": "models.unet",
     "NoiseSchedule": "diffusion.schedule",
     "ObjectiveSpec": "diffusion.objective",
+    "VocoderModule": "vocoder",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "NetworkSpec",
     "NoiseSchedule",
     "ObjectiveSpec",
+    "VocoderModule",
 ]
 
 

@@ -21,7 +21,7 @@ from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.dataset import ClipDataset
 from cmmd_lightning.data.doctor import DEFAULT_EXCLUDE, FindingKind, examine, summary, write_report
 from cmmd_lightning.data.epic_sounds import epic_sounds_sources
-from cmmd_lightning.data.frames import FrameDataset
+from cmmd_lightning.data.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.grid import grid_sources
 from cmmd_lightning.data.negatives import NegativeSpec
 from cmmd_lightning.data.prepare import PrepareReport, prepare
@@ -58,12 +58,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         max_segment_seconds: Of ``epic_sounds``: longer segments are cut to so many seconds; None keeps them whole.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
         item: ``clip``: latents and log-Mel with wrong partners, for `CMMD`. ``frame``: pictures, for the frame VAE.
+            ``sound``: stretches of sound, for the vocoder; files of sound alone count too.
         clip: Lengths and rates; as the model's.
         codec: The frame codec; as the model's.
         negatives: Which wrong partners.
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
-        frames_per_item: Frames of one item where ``item`` is ``frame``.
+        frames_per_item: Frames of one item where ``item`` is ``frame``; where it is ``sound``, its length in frames.
         clips_per_source: Validation clips per file; None tiles each file.
         val_fraction: Share of files for validation, where nothing else states the splits.
         test_fraction: Likewise for testing.
@@ -78,7 +79,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self,
         root: str = "data",
         cache_dir: str | None = None,
-        item: Literal["clip", "frame"] = "clip",
+        item: Literal["clip", "frame", "sound"] = "clip",
         clip: ClipSpec = ClipSpec(),
         codec: CodecConfig = CodecConfig(),
         negatives: NegativeSpec = NegativeSpec(),
@@ -148,7 +149,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
             return grid_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
         if self.segments is not None:
             return segment_sources(self.root, self.segments, val_fraction=val, test_fraction=test, seed=seed)
-        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
+        sound = self.item == "sound"
+        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed, sound_files=sound)
 
     def prepare(
         self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
@@ -215,7 +217,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """What training needs on disk; called by the trainer on one process."""
         if self.generation is not None:
             return
-        if self.item == "frame" or self._num_processes() > 1:
+        if self.item != "clip" or self._num_processes() > 1:
             self._render()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
@@ -300,7 +302,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
 
     def _dataset(self, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
         if cache is None:
-            return FrameDataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
+            kind = SoundDataset if self.item == "sound" else FrameDataset
+            return kind(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
         return ClipDataset(
             sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
         )

@@ -3,7 +3,7 @@
 from cmmd_lightning.data.cache import Cache
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.dataset import ClipDataset
-from cmmd_lightning.data.frames import FrameDataset
+from cmmd_lightning.data.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.negatives import NEGATIVE_KINDS, NegativeSpec
 from cmmd_lightning.data.prepare import Failure, PrepareReport, prepare
 from cmmd_lightning.data.randomness import example_generator, example_rng, example_seed
@@ -20,6 +20,7 @@ __all__ = [
     "FrameDataset",
     "NegativeSpec",
     "PrepareReport",
+    "SoundDataset",
     "Source",
     "Statistics",
     "StreamSampler",
