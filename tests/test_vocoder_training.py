@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from cmmd_lightning import CMMD, VocoderModule
 from cmmd_lightning.codecs import LogMel, build_vocoder
-from cmmd_lightning.ema import EMA
-from cmmd_lightning.generation import decode_long_sound
+from cmmd_lightning.prediction.generation import decode_long_sound
+from cmmd_lightning.training.ema import EMA
 
 TINY = {"clip": CLIP, "dim": 16, "intermediate_dim": 32, "num_layers": 1, "warmup_steps": 0}
 

@@ -12,7 +12,7 @@ import pytest
 import cmmd_lightning
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("src", "configs", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("src", "configs", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*words: object, cwd: Path, **environment: str) -> str:

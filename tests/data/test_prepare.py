@@ -17,8 +17,8 @@ from data_fixtures import CLIP, Prepared, entry_bytes, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data import Cache, Source, folder_sources, measure_statistics, prepare
-from cmmd_lightning.data.decode import iter_mel
-from cmmd_lightning.data.entry import EntryWriter
+from cmmd_lightning.data.preprocess.decode import iter_mel
+from cmmd_lightning.data.preprocess.entry import EntryWriter
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 
 Run = Callable[..., Prepared]

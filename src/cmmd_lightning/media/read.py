@@ -1,7 +1,8 @@
 """Reading pictures and sound by time.
 
 Times are seconds from the file's zero, which picture and sound share (see :mod:`cmmd_lightning.media.timeline`).
-Frame ``i`` of a span is the source frame nearest to ``start + i / fps``, the earlier of two equally near. Sample
+Frame ``i`` of a span is the one on show at ``start + i / fps``, the last that begins by then; half of a frame, the
+source's or the wanted one, whichever is shorter, is forgiven, so that rates that differ give the nearest frame. Sample
 ``n`` of the sound is its value at ``start + n / sample_rate``, with ``start`` rounded to the grid of samples that
 begins at zero, so that overlapping spans agree. Up to 0.05 s beyond a stream's end are filled, with its last frame or
 with silence; more is an error.
@@ -19,10 +20,10 @@ from torch import Tensor
 from .container import MediaError
 from .fit import Fitter
 from .sound import PcmFile, StreamSound, is_pcm, resampled
-from .stream import NOUN, Kind
+from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
 
-_TIE = 1e-6  # seconds within which two source frames are equally near
+_ROUNDING = 1e-6  # seconds
 
 
 def read_frames(
@@ -34,7 +35,7 @@ def read_frames(
     size: tuple[int, int] | None = None,
     fit: Literal["crop", "letterbox"] = "crop",
 ) -> Tensor:
-    """Pictures at given times: frame ``i`` is the source frame nearest to ``start + i / fps``.
+    """Pictures at given times: frame ``i`` is the source frame on show at ``start + i / fps``.
 
     Args:
         path: A media file with a video stream.
@@ -94,9 +95,11 @@ def iter_frames(
         count = int((end - start) * fps + 0.01) if num_frames is None else num_frames
         if count < 1 or start + (count - 1) / fps > end + TAIL:
             raise _beyond(media, "video", start, start + max(count, 1) / fps)
-        fitter = Fitter(size, fit, media.stream("video").sample_aspect_ratio)
+        stream = media.stream("video")
+        fitter = Fitter(size, fit, stream.sample_aspect_ratio)
         pictures: list[Tensor] = []
-        for item in _nearest(media.decode("video", start), (start + i / fps for i in range(count))):
+        early = 0.5 / max(fps, float(frame_rate(stream)))
+        for item in _on_show(media.decode("video", start), (start + i / fps + early for i in range(count))):
             pictures.append(fitter(item.frame))
             if len(pictures) == chunk:
                 yield torch.stack(pictures)
@@ -105,13 +108,13 @@ def iter_frames(
             yield torch.stack(pictures)
 
 
-def _nearest(frames: Iterator[Decoded], times: Iterable[float]) -> Iterator[Decoded]:
-    """For each of the rising times, the frame nearest to it; the last one stands for all times after it."""
-    before, after = next(frames), next(frames, None)
+def _on_show(frames: Iterator[Decoded], times: Iterable[float]) -> Iterator[Decoded]:
+    """For each of the rising times, the last frame that begins by then; the first one stands for all before it."""
+    shown, after = next(frames), next(frames, None)
     for time in times:
-        while after is not None and abs(after.time - time) < abs(before.time - time) - _TIE:
-            before, after = after, next(frames, None)
-        yield before
+        while after is not None and after.time <= time + _ROUNDING:
+            shown, after = after, next(frames, None)
+        yield shown
 
 
 def read_sound(path: str | os.PathLike[str], *, start: float = 0.0, num_samples: int, sample_rate: int) -> Tensor:

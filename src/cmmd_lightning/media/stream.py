@@ -11,6 +11,7 @@ import av.error
 from av.stream import Disposition
 
 Kind = Literal["video", "audio"]
+_EVEN = 0.05  # relative difference between the average rate and FFmpeg's guess up to which the average is meant
 NOUN: dict[Kind, str] = {"video": "picture", "audio": "sound"}
 
 
@@ -51,5 +52,6 @@ def packet_end(packet: Any) -> float:
 
 
 def frame_rate(stream: Any) -> Fraction:
-    """Frames per second of a video stream: the average where known, else FFmpeg's guess."""
-    return stream.average_rate or stream.guessed_rate or Fraction(25)
+    """Frames per second of a video stream: the average, or where frames come unevenly, the grid that they lie on."""
+    average, guessed = stream.average_rate, stream.guessed_rate or Fraction(25)
+    return average if average and abs(average / guessed - 1) < _EVEN else guessed

@@ -62,6 +62,7 @@ class MediaFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._edited: set[Kind] = set()
         self._container = self._open()
         self._fresh = True
         try:
@@ -70,6 +71,9 @@ class MediaFile:
             duration = self._container.duration
             self.promised = None if duration is None else duration / av.time_base
             absolute = self._measure()
+            if self.has("video") and self._one_cut(self.stream("video")):
+                self._edited.add("video")
+                self._fresh = False
         except BaseException:
             self._container.close()
             raise
@@ -114,7 +118,7 @@ class MediaFile:
         Raises:
             MediaError: If the file has no such stream, or ends before its header says that it does.
         """
-        self._rewind()
+        self._rewind(kind)
         stream, reached, error = self.stream(kind), 0.0, None
         try:
             for packet in self._container.demux(stream):
@@ -159,21 +163,26 @@ class MediaFile:
 
     def _decode_from(self, kind: Kind, seek: float | None) -> Iterator[Decoded]:
         """At least one frame, from the file's start or from near ``seek``; the end must be where the header says."""
-        self._rewind()
+        self._rewind(kind)
         stream = self.stream(kind)
         set_threads(stream)
-        before, error = None, None
+        before: Decoded | None = None
+        reached: float | None = None
+        error: Exception | None = None
         try:
             if seek is not None:
                 self._container.seek(int((seek + self.zero) / stream.time_base), stream=stream)
             for frame in decoded_frames(self._container, stream, lenient=seek is not None):
                 item = self._timed(stream, frame, before)
+                reached = max(reached or 0.0, item.end)
+                if kind in self._edited and before is not None and item.time >= self.spans[kind].end:
+                    break
                 if before is None or item.time >= before.time:
                     before = item
                     yield item
         except av.error.FFmpegError as caught:
             error = caught
-        self._check_kept(stream, before.end if before else None, error)
+        self._check_kept(stream, reached, error)
 
     def _check_kept(self, stream: Any, reached: float | None, error: Exception | None) -> None:
         """Raise MediaError if reading ended with an error, with nothing, or before the file says that it should."""
@@ -197,17 +206,38 @@ class MediaFile:
             time = float(frame.pts * frame.time_base) - self.zero
         return Decoded(time, time + length, frame)
 
+    def missing_bytes(self, streams: list[Any]) -> int:
+        """How far the index of an mp4's streams points beyond the end of the file."""
+        ends = [entry.pos + entry.size for stream in streams for entry in stream.index_entries]
+        return max(0, max(ends, default=0) - os.path.getsize(self.path)) if "mp4" in self.formats else 0
+
     def _forgiven(self, stream: Any) -> float:
-        """Seconds by which decoding may fall short: half a frame in mp4, which is exact, else some packets."""
+        """Seconds by which decoding may fall short: the frame that an edit list cuts through, else some packets."""
         if "mp4" not in self.formats:
             return 0.25
-        return 0.5 / float(frame_rate(stream)) if stream.type == "video" else 0.005
+        if stream.type == "audio":
+            return 0.005
+        return (0.5 if self.missing_bytes([stream]) else 1.5) / float(frame_rate(stream))
 
-    def _open(self) -> Any:
+    def _one_cut(self, stream: Any) -> bool:
+        """Whether an mp4's edit list hides pictures before one cut and no others.
+
+        FFmpeg leaves out the frame that the cut goes through, and moves those after it to the cut (up to one frame
+        early). Without its ``advanced_editlist`` the times are right, and the hidden frames come with times below 0,
+        but a list of several edits is not understood: all packets must move alike.
+        """
+        if "mp4" not in self.formats or not any(entry.is_discard for entry in stream.index_entries):
+            return False
+        plain = self._open({"advanced_editlist": "0"})
+        with plain:
+            times = {entry.pos: entry.timestamp for entry in plain.streams[stream.index].index_entries}
+        return len({entry.timestamp - times.get(entry.pos, 0) for entry in stream.index_entries}) == 1
+
+    def _open(self, options: dict[str, str] | None = None) -> Any:
         check_exists(self.path)
         got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing"
         try:
-            container = av.open(self.path, metadata_errors="replace")
+            container = av.open(self.path, metadata_errors="replace", options=options or {})
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(self.path, "a media file", f"{got} ({error.strerror})") from error
         if not len(container.streams):
@@ -215,11 +245,11 @@ class MediaFile:
             raise MediaError(self.path, "a media file", got)
         return container
 
-    def _rewind(self) -> None:
+    def _rewind(self, kind: Kind) -> None:
         """To the start, by opening the file again unless nothing was read yet: seeking there is inexact."""
-        if not self._fresh:
+        if not self._fresh or kind in self._edited:
             self._container.close()
-            self._container = self._open()
+            self._container = self._open({"advanced_editlist": "0"} if kind in self._edited else None)
         self._fresh = False
 
     def _measure(self) -> dict[Kind, Span]:
@@ -255,7 +285,7 @@ class MediaFile:
         places = [None] if near_end < 10.0 or self.formats & _SEQUENTIAL else [start + near_end, None]
         last = start
         for place in places:
-            self._rewind()
+            self._rewind(kind)
             stream = self.stream(kind)
             try:
                 if place is not None:

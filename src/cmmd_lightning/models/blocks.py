@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor, nn
 
+from cmmd_lightning.models.embeddings import clip_positions
+
 
 def zero_init(module: nn.Module) -> nn.Module:
     """The module with all parameters at zero, so that a residual branch starts as nothing."""
@@ -103,6 +105,36 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         h = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
         return x + rearrange(self.out(h), "b (t s) c -> b t s c", t=x.shape[2]).permute(0, 3, 1, 2)
+
+
+class TimeAttention(nn.Module):
+    """Self-attention along time, each place by itself, with the times of the frames in queries and keys.
+
+    Args:
+        channels: C, a multiple of ``head_channels``.
+        head_channels: Features per head.
+    """
+
+    def __init__(self, channels: int, head_channels: int = 32) -> None:
+        super().__init__()
+        if channels % head_channels:
+            raise ValueError(
+                f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}"
+            )
+        self.heads = channels // head_channels
+        self.norm = group_norm(channels)
+        self.query_key = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, S) -> (B, C, T, S)."""
+        tokens = rearrange(self.norm(x).permute(0, 2, 3, 1), "b t s c -> (b s) t c")
+        timed = tokens + clip_positions(x.shape[2], x.shape[1], tokens)
+        q, k = rearrange(self.query_key(timed), "n t (two h d) -> two n h t d", two=2, h=self.heads)
+        v = rearrange(self.value(tokens), "n t (h d) -> n h t d", h=self.heads)
+        h = rearrange(F.scaled_dot_product_attention(q, k, v), "n h t d -> n t (h d)")
+        return x + rearrange(self.out(h), "(b s) t c -> b t s c", b=len(x)).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):
