@@ -12,13 +12,13 @@ from torch import Tensor
 
 SAMPLE_RATE = 16000
 
-_DIGITS = dict(zip("z123456789", "zero one two three four five six seven eight nine".split(), strict=True))
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SLOTS: tuple[dict[str, str], ...] = (
     {word[0]: word for word in ("bin", "lay", "place", "set")},
     {word[0]: word for word in ("blue", "green", "red", "white")},
     {word[0]: word for word in ("at", "by", "in", "with")},
     {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},
-    _DIGITS,
+    dict(zip("z123456789", _DIGITS, strict=True)),
     {word[0]: word for word in ("again", "now", "please", "soon")},
 )
 """Of each of a sentence's six places, the words by the letter that stands for them in a file's name."""
