@@ -59,7 +59,7 @@ RECIPES = [name for name in OVERRIDES if name.startswith("ablation/")]
 SMALLER = ["grid_small.yaml"]
 PAPER_OVERRIDES = [name for name in OVERRIDES if name not in [*RECIPES, *SMALLER]]
 PAPER = ["aist.yaml", "epic_sounds.yaml"]
-MODELS = [name for name in BASES if not is_vae(name)]
+MODELS = [name for name in BASES if not is_vae(name) and name != "vocoder.yaml"]
 VAES = [name for name in BASES if is_vae(name)]
 
 
@@ -125,7 +125,7 @@ def vae(films, tmp_path_factory) -> Path:
 
 def test_there_are_the_configs_that_the_readme_names():
     assert {"quickstart.yaml", "demo.yaml", "folder.yaml", "grid.yaml", *PAPER} <= set(MODELS)
-    assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "bounce", "bounce_long")} | {
+    assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "grid_long", "bounce", "bounce_long")} | {
         "ablation/vae.yaml"
     } == set(VAES)
     assert {"512.yaml", "ncmmd.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
@@ -172,6 +172,42 @@ def test_model_configs_train(name, films, corpora, vae, tmp_path):
     size = thin(name) if name in PAPER else SMALL_MODEL
     run_two_steps([name], [*size, *flags, *data_flags(name, films, corpora)], tmp_path)
     assert not [path for path in films.iterdir() if path.name == "cache"]
+
+
+def test_a_vocoder_trains_and_a_model_takes_it(films, tmp_path):
+    """And a prediction needs the model's checkpoint alone."""
+    small = [
+        "--model.dim",
+        "8",
+        "--model.intermediate_dim",
+        "8",
+        "--model.num_layers",
+        "1",
+        "--data.frames_per_item",
+        "8",
+    ]
+    mel = ["--model.clip.sample_rate", "8000", "--model.clip.n_fft", "256", "--model.clip.hop_length", "100"]
+    mel += ["--model.clip.n_mels", "16", "--model.clip.mel_floor", "0.01"]
+    done = cmmd("fit", "--config", "vocoder.yaml", *SMALL_RUN, *small, *mel, "--data.root", films, cwd=tmp_path)
+    assert done.status == 0, done.err
+    vocoder = tmp_path / saved_by("vocoder.yaml")
+    flags = [*SMALL_MODEL, "--model.codec.unshuffle", "4", "--data.root", films, "--model.vocoder"]
+    checkpoint = run_two_steps(["folder.yaml"], [*flags, vocoder], tmp_path / "model")
+    expected = torch.load(vocoder, weights_only=True)
+    assert checkpoint["hyper_parameters"]["vocoder"] == expected["hyper_parameters"]["vocoder"]
+    for name, values in expected["state_dict"].items():
+        if name.startswith("vocoder."):
+            assert torch.equal(checkpoint["state_dict"][name], values)
+    # the same command again goes on, also where the vocoder has gone
+    vocoder.unlink()
+    again = ["fit", "--config", "folder.yaml", *SMALL_RUN, *flags, vocoder, "--data.cache_dir", "runs/cache"]
+    done = cmmd(*again, "--trainer.max_steps", "3", cwd=tmp_path / "model")
+    assert done.status == 0, done.err
+    made = ["--generate.task", "video_to_audio", "--generate.inputs", films / "val", "--generate.output_dir", "out"]
+    steps = ["--generate.num_inference_steps", "2"]
+    done = cmmd("predict", "--ckpt_path", saved_by("folder.yaml"), *made, *steps, cwd=tmp_path / "model")
+    assert done.status == 0, done.err
+    assert len(list((tmp_path / "model" / "out").glob("*.wav"))) == 2
 
 
 @pytest.mark.parametrize("name", PAPER_OVERRIDES)

@@ -98,8 +98,9 @@ class CMMDCLI(LightningCLI):
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
             model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
             flags.pop("pretrained", None)
-        if last:  # the same command again: where the codec came from is not in the checkpoint, the codec is
+        if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
             flags.pop("codec.path", None)
+            flags.pop("vocoder", None)
         refuse_overruled(flags, stored, self.checkpoint)
         if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
