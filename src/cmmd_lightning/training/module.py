@@ -226,7 +226,9 @@ class CMMD(LatentDiffusion, ExactResume):
         totals = self._over_processes(totals | error_totals(errors, draws))
         # a mean is not a number where no example of the batch is of its kind: to leave it out would mean to wait for it
         means = {f"train/{name}": total / count for name, (total, count) in totals.items()}
-        self.log_dict(means, batch_size=len(errors.video))
+        size, on_bar = len(errors.video), self.device.type == "cpu"  # Lightning's bar reads it at every step
+        self.log("train/loss", means.pop("train/loss"), prog_bar=on_bar, batch_size=size)
+        self.log_dict(means, batch_size=size)
         return loss
 
     def _over_processes(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
