@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm
+from cmmd_lightning.models.blocks import TimeAttention, by_clip, by_frame, group_norm
 from cmmd_lightning.models.embeddings import TimesEmbedding, sinusoidal_embedding
 from cmmd_lightning.models.fusion import CrossAttentionFusion, EasyFusion, build_fusion, clip_positions, resample_time
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
@@ -165,6 +165,29 @@ def test_cross_attention_sees_large_pictures_on_a_grid():
     for height, width in [(16, 16), (12, 3), (2, 2)]:
         fusion(torch.randn(1, 8, 5, height * width), torch.randn(1, 16, 7, 1), height)
     assert [tuple(shape[1:3]) for shape in seen] == [(5, 16), (5, 12), (5, 4)]
+
+
+def test_attention_over_time_sees_the_same_place_at_all_times_and_their_order():
+    torch.manual_seed(0)
+    attention = TimeAttention(16, head_channels=8)
+    nn.init.normal_(attention.out.weight, std=0.5)
+    x = torch.randn(2, 16, 5, 6)
+    changed = x.clone()
+    changed[0, :, 2, 3] += torch.randn(16)  # one place at one time; the norm carries a little of it everywhere
+    difference = (attention(x) - x - attention(changed) + changed).abs().amax(1)
+    assert difference[0, :, 3].min() > 3 * difference[0, :, [0, 1, 2, 4, 5]].max()
+    assert difference[1].max() < 1e-5
+    moved = attention(x.flip(2)).flip(2)
+    assert not torch.allclose(attention(x), moved, atol=1e-3)
+
+
+def test_levels_with_attention_over_time_start_as_without():
+    net, plain = network(time_attention_levels=(0,)), network()
+    added = {name for name in dict(net.named_parameters()) if ".time_attention." in name}
+    assert {name.split(".time_attention")[0] for name in added} == {"down.0", "up.0"}
+    net.load_state_dict(plain.state_dict(), strict=False)
+    for ours, theirs in zip(net(*inputs()), plain(*inputs()), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_untrained_network_predicts_zero():
