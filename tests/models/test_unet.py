@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmmd_lightning.models.blocks import TimeAttention, by_clip, by_frame, group_norm
+from cmmd_lightning.models.blocks import TimeAttention, attend, by_clip, by_frame, group_norm
 from cmmd_lightning.models.embeddings import TimesEmbedding, sinusoidal_embedding
 from cmmd_lightning.models.fusion import CrossAttentionFusion, EasyFusion, build_fusion, clip_positions, resample_time
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
@@ -58,6 +58,28 @@ def test_folding_into_batches_is_the_reshape_it_says_and_costs_no_copy(height):
 
 def test_groups_hold_at_least_eight_channels():
     assert [group_norm(c).num_groups for c in (4, 8, 16, 24, 96, 512, 1024)] == [1, 1, 2, 3, 12, 32, 32]
+
+
+@pytest.mark.parametrize("length", [5, 70])  # written out, and through torch's own kernel
+def test_attention_in_bfloat16_is_attention(length):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (torch.randn(3, 2, length, 8, generator=generator) for _ in range(3))
+    expected = torch.softmax(q @ k.mT / 8**0.5, -1) @ v
+    torch.testing.assert_close(attend(q, k, v), expected, atol=1e-5, rtol=1e-4)
+    rough = attend(*(part.bfloat16() for part in (q, k, v)))
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), expected, atol=0.05, rtol=0.02)
+
+
+def test_under_autocast_norms_run_in_float32_and_the_network_stays_what_it_is():
+    norm, x = group_norm(16), torch.randn(2, 16, 5, 1).bfloat16()
+    assert norm.bfloat16()(x).dtype == torch.bfloat16
+    net = network(nudge=0.05, time_attention_levels=(0,))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert group_norm(16)(x).dtype == torch.float32
+        rough = net(*inputs())
+    for ours, exact in zip(rough, net(*inputs()), strict=True):
+        assert (ours.float() - exact).norm() < 0.03 * exact.norm()
 
 
 def test_times_are_seen_apart():
