@@ -5,12 +5,12 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test docs lint clean
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
 	touch $@
 
 demo: $(STAMP)
@@ -32,9 +32,14 @@ demo: $(STAMP)
 		--ckpt_path $(RUN)/cmmd.ckpt --report $(RUN)/report.json
 	@echo "Look at $(RUN)/report.html; clips in $(RUN)/video_to_audio and $(RUN)/audio_to_video; model $(RUN)/cmmd.ckpt"
 
-test: $(STAMP)
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "Look at build/site/index.html"
+
+test: $(STAMP) docs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
 
