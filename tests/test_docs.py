@@ -119,6 +119,7 @@ def prepared(tmp_path_factory) -> Path:
                 write_sound(folder / name / f"{path.stem}.wav", sound, 16000)
             else:
                 shutil.copy(path, folder / name)
+    (folder / "docs").symlink_to(DOCS)  # results to read
     return folder
 
 
