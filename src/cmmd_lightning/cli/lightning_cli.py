@@ -23,12 +23,14 @@ from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
+from cmmd_lightning.training.checkpoint_io import install
 from cmmd_lightning.training.datamodule import AudioVideoDataModule
 from cmmd_lightning.training.module import CMMD
+from cmmd_lightning.training.vocoder import VocoderModule
 
 logger = logging.getLogger(__name__)
 
-_MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
+_MODELS = {f"cmmd_lightning.{model.__name__}": model for model in (CMMD, FrameAutoencoderModule, VocoderModule)}
 
 
 class CMMDCLI(LightningCLI):
@@ -91,8 +93,12 @@ class CMMDCLI(LightningCLI):
             return
         stored = stored_hyperparameters(self.checkpoint)
         class_path = stored.pop("_class_path")
-        known = signature(_MODELS[class_path.rpartition(".")[2]]).parameters
-        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
+        if class_path not in _MODELS:
+            raise UsageError(
+                f"{self.checkpoint}: expected a checkpoint of {', '.join(_MODELS)}, got one of {class_path}"
+            )
+        arguments = signature(_MODELS[class_path]).parameters
+        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in arguments}}
         flags = flags_of(self.typed, "model")
         settings = config.model.get("init_args") or {}
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
@@ -129,7 +135,11 @@ class CMMDCLI(LightningCLI):
         if self.command != "describe":
             super().instantiate_classes()
 
-    # ---- test and predict
+    # ---- fit, test and predict
+
+    def before_fit(self) -> None:
+        """Checkpoints are written whole, whichever callback asks for them."""
+        install(self.trainer)
 
     def before_test(self) -> None:
         """What the test generates, and how."""

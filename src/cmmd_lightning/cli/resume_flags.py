@@ -12,6 +12,7 @@ import yaml
 
 from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.training.checkpoint_io import fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +41,14 @@ def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | No
         inits = [callback.get("init_args") or {} for callback in trainer.get("callbacks") or []]
         root = trainer.default_root_dir or "."
         folders = [folder for init in inits if "dirpath" in init for folder in _folders(init["dirpath"], root)]
-        found = [file for folder in folders for file in Path(folder).glob("last*.ckpt")]
-        found += Path(root).glob("hpc_ckpt_*.ckpt")
-        if found:
-            return str(max(found, key=lambda file: file.stat().st_mtime))
+        found = _newest_whole(folders, root)
+        if found is not None:
+            return str(found)
         if subcommand == "fit":
             logger.info("no last checkpoint yet, training starts from the beginning")
             return None
         places = ", ".join(folders) or "the folder of a checkpoint callback"
-        raise UsageError(f"{subcommand}: expected last.ckpt of a fit in {places}, found none")
+        raise UsageError(f"{subcommand}: expected last.ckpt of a fit in {places}, found none; name one by --ckpt_path")
     if path is None and subcommand == "predict":
         raise UsageError("predict: expected --ckpt_path with a checkpoint, got none")
     if path is None or path in CHECKPOINT_WORDS or Path(path).is_file():
@@ -59,6 +59,30 @@ def find_checkpoint(path: str | None, subcommand: str, trainer: Any) -> str | No
     if subcommand == "fit":
         raise UsageError(f"fit: expected a training checkpoint, got {path}, weights only: --model.pretrained {path}")
     return str(packaged)
+
+
+def _newest_whole(folders: list[str], root: str) -> Path | None:
+    """The newest checkpoint to go on from that is whole; others of the folders count where no last one is.
+
+    Raises:
+        UsageError: If there are some, and none is whole.
+    """
+    last = {file for folder in folders for file in Path(folder).glob("last*.ckpt")}
+    last |= set(Path(root).glob("hpc_ckpt_*.ckpt"))
+    others = {file for folder in folders for file in Path(folder).glob("*.ckpt")} - last
+    torn: list[str] = []
+    for files in (last, others):
+        for file in sorted(filter(Path.is_file, files), key=lambda file: file.stat().st_mtime, reverse=True):
+            fault = fault_of(file)
+            if fault is not None:
+                torn.append(f"{file}: {fault}")
+            elif file in last or "optimizer_states" in torch.load(file, "cpu", weights_only=True, mmap=True):
+                for line in torn:
+                    logger.warning("%s; it is left out, %s is gone on from instead", line, file)
+                return file
+    if torn:
+        raise UsageError(f"{torn[0]}; nothing is there to go on from: to start anew, remove it or add --ckpt_path null")
+    return None
 
 
 def _folders(dirpath: str | None, root: str) -> list[str]:
@@ -72,15 +96,15 @@ def stored_hyperparameters(path: str) -> dict[str, Any]:
     Raises:
         UsageError: If the file is no checkpoint of ours.
     """
+    fault = fault_of(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = {} if fault else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         stored = dict(checkpoint["hyper_parameters"])
         stored["_class_path"]
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UsageError(
-            f"{path}: expected a checkpoint of cmmd_lightning, got a file that is none ({reason})"
-        ) from error
+    except Exception as error:  # a pickle of anything
+        fault = fault or " ".join(str(error).split())[:120]
+    if fault is not None:
+        raise UsageError(f"{path}: expected a checkpoint of cmmd_lightning, got another file ({fault})")
     return stored
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -12,13 +11,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cmmd_lightning.training.checkpoint_io import install, link, write_whole
 from cmmd_lightning.training.preemption import DeferredSignals, agreed, may_ask
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "hyper_parameters", "hparams_name")
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """One checkpoint, kept up to date by step and by time, and ``last.ckpt`` beside it.
+    """One checkpoint, kept up to date by step and by time, and ``last.ckpt``, a second name of it.
 
     Written every so many steps, every so many minutes, on Ctrl-C and SIGTERM, and at the end of training.
     ``fit --ckpt_path last`` goes on from it. (Lightning's own, with steps as its interval, leaves out what
@@ -56,7 +56,7 @@ class StepCheckpoint(ModelCheckpoint):
             dirpath=dirpath,
             filename=filename,
             every_n_train_steps=every_n_train_steps,
-            save_last=True,
+            save_last="link",
             save_on_exception=True,
             enable_version_counter=False,
         )
@@ -69,7 +69,16 @@ class StepCheckpoint(ModelCheckpoint):
         """Finds its folder."""
         if self.dirpath is None:
             self.dirpath = trainer.default_root_dir
+        if "://" in str(self.dirpath):
+            self.save_last = True  # links are for files of this machine
         super().setup(trainer, pl_module, stage)
+        install(trainer)
+
+    @staticmethod
+    def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
+        if trainer.is_global_zero:
+            link(filepath, linkpath)
+        trainer.strategy.barrier()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts; signals that would end the job are held back until a batch is done."""
@@ -139,9 +148,7 @@ def export_weights(path: str | Path, output: str | Path, *, half: bool = False) 
     if half:
         state = kept["state_dict"]
         kept["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    temporary = Path(output).with_suffix(".part")
-    torch.save(kept, temporary)
-    os.replace(temporary, output)
+    write_whole(kept, output)
 
 
 class ExactResume(LightningModule):
