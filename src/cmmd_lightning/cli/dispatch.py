@@ -32,6 +32,7 @@ _EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*resuming from a checkpoint that ended before the epoch ended.*",
     r".*LightningCLI's args parameter is intended.*",
+    r".*recommended to use `self.log\(.*sync_dist=True\)`.*",
 )
 
 
@@ -116,7 +117,7 @@ def run(args: list[str]) -> int:
 def _set_up_messages() -> None:
     """Our messages on stderr, one line each; of Lightning's, no advertisements and nothing that holds for every run."""
     logger = logging.getLogger("cmmd_lightning")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
@@ -124,6 +125,12 @@ def _set_up_messages() -> None:
     )
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def _is_first_process() -> bool:
+    """Whether this is no other than the first process of a run on several devices."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def main() -> None:
@@ -137,21 +144,28 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _interrupted()
     except SystemExit as stop:
-        # Lightning shuts down by itself on Ctrl-C, and leaves with a status of its own
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+        # Lightning shuts down by itself on Ctrl-C and SIGTERM, and leaves with a status of its own
+        terminated = type(stop).__name__ == "SIGTERMException"
+        if not terminated and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        status = _interrupted()
-    except (ValueError, OSError, ArgumentError, ModuleNotFoundError) as error:
-        if os.environ.get("CMMD_TRACEBACK"):
+        status = _interrupted(143 if terminated else 130)
+    except Exception as error:
+        if os.environ.get("CMMD_TRACEBACK") or not _is_of_the_users_making(error):
             raise
         sys.stderr.write(f"cmmd: error: {_one_line(error)}\n")
         status = 2 if isinstance(error, UsageError | ArgumentError) else 1
     sys.exit(status)
 
 
-def _interrupted() -> int:
+def _is_of_the_users_making(error: Exception) -> bool:
+    """Whether the message helps more than the traceback: bad input, and what Lightning and CUDA say of settings."""
+    known = (ValueError, OSError, ArgumentError, ModuleNotFoundError)
+    return isinstance(error, known) or type(error).__name__ in ("MisconfigurationException", "OutOfMemoryError")
+
+
+def _interrupted(status: int = 130) -> int:
     sys.stderr.write("cmmd: interrupted; what is done is kept\n")
-    return 130
+    return status
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 from inspect import signature
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmmd_lightning.cli.commands import describe, prepare
 from cmmd_lightning.cli.resume_flags import (
@@ -26,6 +29,7 @@ from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
 from cmmd_lightning.training.checkpoint_io import install
 from cmmd_lightning.training.datamodule import AudioVideoDataModule
 from cmmd_lightning.training.module import CMMD
+from cmmd_lightning.training.progress import RunProgress
 from cmmd_lightning.training.vocoder import VocoderModule
 
 logger = logging.getLogger(__name__)
@@ -135,6 +139,14 @@ class CMMDCLI(LightningCLI):
         if self.command != "describe":
             super().instantiate_classes()
 
+    def _instantiate_trainer(self, config: Any, callbacks: list[Any]) -> Trainer:
+        """With a bar of ours, unless another one or none is asked for."""
+        given = config.get("callbacks") or []
+        own = [*callbacks, *(given if isinstance(given, list) else [given])]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(one, ProgressBar) for one in own):
+            callbacks = [*callbacks, RunProgress()]
+        return super()._instantiate_trainer(config, callbacks)
+
     # ---- fit, test and predict
 
     def before_fit(self) -> None:
@@ -156,10 +168,15 @@ class CMMDCLI(LightningCLI):
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
+        signal.signal(signal.SIGTERM, _stop)  # Lightning notes the signal, and goes on predicting
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""
         self.status = int(bool(self.writer.failed))
+
+
+def _stop(*_: Any) -> None:
+    raise SIGTERMException
 
 
 def run_lightning(args: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cmmd_lightning.training.checkpoint_io import install, link, write_whole
 from cmmd_lightning.training.preemption import DeferredSignals, agreed, may_ask
+
+logger = logging.getLogger(__name__)
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "hyper_parameters", "hparams_name")
 
@@ -113,9 +116,13 @@ class StepCheckpoint(ModelCheckpoint):
         self.save_now(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Writes where the training stands, unless that is not good."""
+        """Writes where the training stands, unless that is not good; tells what is kept."""
         if self._should_save_on_exception(trainer) and self.is_good():
-            super().on_exception(trainer, pl_module, exception)
+            self._save_topk_checkpoint(trainer, {})
+            self._save_last_checkpoint(trainer, {})
+        if self.last_model_path and trainer.is_global_zero and not isinstance(exception, ValueError):
+            step = self._last_global_step_saved
+            logger.info("step %d is saved in %s; fit --ckpt_path last goes on from it", step, self.last_model_path)
 
     def save_now(self, trainer: Trainer) -> None:
         """Writes where the training stands, between two steps; nothing where that was done or is not good."""

@@ -113,4 +113,5 @@ class VocoderModule(ExactResume):
     def _log(self, stage: str, values: dict[str, Tensor], examples: int) -> None:
         training = stage == "train"
         named = {f"{stage}/{name}": value.detach() for name, value in values.items()}
-        self.log_dict(named, prog_bar=True, batch_size=examples, sync_dist=not training)
+        on_bar = not training or self.device.type == "cpu"  # Lightning's bar reads it at every step
+        self.log_dict(named, prog_bar=on_bar, batch_size=examples, sync_dist=not training)
