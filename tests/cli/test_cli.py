@@ -112,10 +112,10 @@ def refused(done: Done, *words: str) -> None:
         ("fitt --config quickstart.yaml", ("fitt", *COMMANDS)),
         ("fit --config quick.yaml", ("quick.yaml", "quickstart.yaml", "demo.yaml", "folder.yaml")),
         ("fit --config=quick.yaml", ("quick.yaml", "quickstart.yaml")),
-        ("fit --config quickstart.yaml --trainer.max_steps many", ("trainer.max_steps", "int", "many")),
+        ("fit --config quickstart.yaml --trainer.max_steps many", ("trainer.max_steps", "whole number", "many")),
         ("fit --config quickstart.yaml --trainr.max_steps 3", ("--trainr.max_steps",)),
         ("fit --config quickstart.yaml --model.learning_rat 1", ("learning_rat",)),
-        ("fit --config quickstart.yaml --model.clip.num_frames x", ("clip.num_frames", "int", "x")),
+        ("fit --config quickstart.yaml --model.clip.num_frames x", ("clip.num_frames", "whole number", "x")),
         (
             "fit --config quickstart.yaml --data.clip.num_frames 4",
             ("--data.clip.num_frames", "--model.clip.num_frames"),

@@ -134,7 +134,10 @@ def refuse_overruled(flags: Mapping[str, str], stored: Mapping[str, Any], path: 
         for part in name.split("."):
             kept = kept.get(part) if isinstance(kept, Mapping) else None
         if name != "class_path" and not _says(_plain(value), kept):
-            raise UsageError(f"--model.{name} {value}: the checkpoint {path} was made with {kept} and keeps it")
+            raise UsageError(
+                f"--model.{name} {value}: the checkpoint {path} was made with {kept} and keeps it; leave the flag out, "
+                "or train another one by fit with --ckpt_path null and another --trainer.default_root_dir"
+            )
 
 
 def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], path: str) -> None:
