@@ -307,11 +307,24 @@ def test_aist_runs_fast_dev_on_a_cpu(corpora, tmp_path):
     assert not list((tmp_path / "runs" / "aist").glob("*.ckpt"))  # a fast_dev_run leaves no checkpoint
 
 
-@pytest.mark.parametrize("route", ["config", "flags"])
-def test_a_model_on_a_vae_carries_it_in_its_checkpoint(route, films, vae, tmp_path):
+@pytest.fixture(scope="module")
+def clip_vae(tmp_path_factory) -> Path:
+    """A checkpoint as training a `clip_autoencoder` leaves it, untrained."""
+    torch.manual_seed(0)
+    module = FrameAutoencoderModule(kind="clip_autoencoder", block_out_channels=[8, 8])
+    path = tmp_path_factory.mktemp("clip_vae") / "vae.ckpt"
+    version = {"pytorch-lightning_version": "2.6.0"}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), **version}, path)
+    return path
+
+
+@pytest.mark.parametrize("route", ["config", "flags", "clip_autoencoder"])
+def test_a_model_on_a_vae_carries_it_in_its_checkpoint(route, films, vae, clip_vae, tmp_path):
+    vae = clip_vae if route == "clip_autoencoder" else vae
     own = shutil.copy(vae, tmp_path / VAE)
-    name = {"config": "demo.yaml", "flags": "folder.yaml"}[route]
-    kind = [] if route == "config" else ["--model.codec.kind", "autoencoder_kl"]
+    name = "demo.yaml" if route == "config" else "folder.yaml"
+    kinds = {"config": [], "flags": ["--model.codec.kind", "autoencoder_kl"]}
+    kind = kinds.get(route, ["--model.codec.kind", route])
     rest = [*SMALL_RUN, "--data.root", films, "--data.cache_dir", "cache"]
     done = cmmd("fit", "--config", name, *SMALL_MODEL, *kind, "--model.codec.path", own, *rest, cwd=tmp_path)
     assert done.status == 0, done.err

@@ -127,7 +127,7 @@ class CMMDCLI(LightningCLI):
                         f"--data.{name}.{flag}: data are cut as the model wants, see --model.{name}.{flag}"
                     )
                 config.data[name] = sizes[name]
-        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind == "autoencoder_kl":
+        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
             config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
         if self.subcommand != "fit":
             self.save_config_callback = None

@@ -121,13 +121,13 @@ def codec_layout(config: CodecConfig) -> tuple[FrameCodec, str]:
     """
     note, kept = "", config
     found: Any = None
-    if config.kind == "autoencoder_kl" and config.path is not None:
+    if config.kind != "pixel_unshuffle" and config.path is not None:
         path = Path(config.path).expanduser()
         if path.is_file():
             stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["codec"]
             kept = CodecConfig(**{**stored, "path": None})
         elif path.suffix == ".ckpt":
-            kept = CodecConfig("autoencoder_kl", None, 4, _OWN_VAE, True)
+            kept = CodecConfig(config.kind, None, 4, _OWN_VAE if config.kind == "autoencoder_kl" else None, True)
             note = f"{config.path} is not there yet, taken as FrameAutoencoderModule makes it by default"
         else:
             found = _diffusers_config(config.path)
