@@ -208,7 +208,14 @@ def test_a_flag_that_the_checkpoint_overrules_is_refused(home, which, flag, valu
 
 def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
     agreeing = [
-        *("--model.init_args.learning_rate", "1e-3", "--model.clip", '{"num_frames": 8, "height": 16}'),
+        *(
+            "--model.compile",
+            "off",
+            "--model.init_args.learning_rate",
+            "1e-3",
+            "--model.clip",
+            '{"num_frames": 8, "height": 16}',
+        ),
         *(
             "--model.network.video_channels=[16,16]",
             "--model",

@@ -108,6 +108,7 @@ class CMMDCLI(LightningCLI):
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
             model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
             flags.pop("pretrained", None)
+        flags.pop("compile", None)  # how it is computed, not what
         if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
             flags.pop("codec.path", None)
             flags.pop("vocoder", None)
