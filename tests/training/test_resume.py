@@ -228,6 +228,24 @@ def test_some_checkpoints_stay(clip_folder, tmp_path):
     assert kept == {"cmmd.ckpt": 8, "last.ckpt": 8, "cmmd-step=4.ckpt": 4, "cmmd-step=8.ckpt": 8}
 
 
+def test_the_best_validation_is_kept_also_over_a_resume(uninterrupted, clip_folder, tmp_path):
+    """Of the two validations, by the smaller loss; a resumed run knows the value to beat."""
+    losses, _ = uninterrupted
+    best = min(losses.val, key=lambda one: one[1])
+    settings = {"keep_best": "val/loss", "every_n_train_steps": 100}
+    run(tmp_path, clip_folder, StepCheckpoint(None, **settings), max_steps=4, every=100)
+    keeper = StepCheckpoint(None, **settings)
+    run(tmp_path, clip_folder, keeper, every=100, resume=tmp_path / "last.ckpt")
+    kept = load(tmp_path / "cmmd-best.ckpt")
+    assert (kept["global_step"], keeper.best) == best
+    assert "averaging_state" in kept
+    keeper.best = -1.0
+    again = load(tmp_path / "last.ckpt")["callbacks"]
+    (state,) = [state for key, state in again.items() if key.startswith("StepCheckpoint")]
+    keeper.load_state_dict(state)
+    assert keeper.best == best[1]
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [

@@ -179,9 +179,11 @@ def _plain(value: str) -> Any:
 
 
 def _says(value: Any, kept: Any) -> bool:
-    """Whether a value agrees with what is kept; of a mapping, the keys that it has."""
+    """Whether a value agrees with what is kept; of a mapping, the keys that it has; one number stands for several."""
     if isinstance(value, Mapping) and isinstance(kept, Mapping):
         return all(_says(part, kept.get(key)) for key, part in value.items())
+    if isinstance(value, Mapping) and isinstance(kept, float):
+        return all(part == kept for part in value.values())
     if isinstance(value, list) and isinstance(kept, list | tuple):
         return value == list(kept)
     return bool(value == kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -35,6 +36,8 @@ class StepCheckpoint(ModelCheckpoint):
         every_minutes: Minutes after a writing when the next is due at the latest; None is never.
         keep_every_n_steps: Every so many steps, a multiple of ``every_n_train_steps``, one more is written that stays,
             ``FILENAME-step=N.ckpt``; None is none.
+        keep_best: Of this value, such as ``val/loss``, the smallest after a validation: ``FILENAME-best.ckpt`` is
+            written there; None is none.
 
     Raises:
         ValueError: If an interval is not positive, or no multiple.
@@ -47,6 +50,7 @@ class StepCheckpoint(ModelCheckpoint):
         every_n_train_steps: int = 1000,
         every_minutes: float | None = None,
         keep_every_n_steps: int | None = None,
+        keep_best: str | None = None,
     ) -> None:
         if every_minutes is not None and every_minutes <= 0:
             raise ValueError(f"StepCheckpoint.every_minutes: expected a positive number, got {every_minutes}")
@@ -63,7 +67,8 @@ class StepCheckpoint(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,
         )
-        self.every_minutes, self.keep_every_n_steps = every_minutes, keep_every_n_steps
+        self.every_minutes, self.keep_every_n_steps, self.keep_best = every_minutes, keep_every_n_steps, keep_best
+        self.best = math.inf
         self.is_good: Callable[[], bool] = lambda: True
         """Asked by all processes before anything is written; `Watch` answers it."""
         self._signals: DeferredSignals | None = None
@@ -110,6 +115,25 @@ class StepCheckpoint(ModelCheckpoint):
         """Obeys signals: a validation may be longer than a cluster waits."""
         if self._signals is not None and not trainer.sanity_checking:
             self._signals.obey(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the best one until now."""
+        trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.keep_best is None or trainer.state.fn != "fit" or trial:
+            return
+        value = float(trainer.callback_metrics.get(self.keep_best, math.inf))
+        if value < self.best and self.is_good():
+            self.best = value
+            trainer.save_checkpoint(f"{self.dirpath}/{self.filename}-best.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the best value."""
+        return {**super().state_dict(), "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the best value, where there was one."""
+        super().load_state_dict(state_dict)
+        self.best = state_dict.get("best", math.inf)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes what came after the last whole interval."""
