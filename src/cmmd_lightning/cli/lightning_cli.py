@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.cli.commands import describe, prepare
 from cmmd_lightning.cli.resume_flags import (
     CHECKPOINT_WORDS,
@@ -19,6 +21,7 @@ from cmmd_lightning.cli.resume_flags import (
     flags_of,
     refuse_other_run,
     refuse_overruled,
+    sizes_of,
     stored_hyperparameters,
 )
 from cmmd_lightning.cli.usage import UsageError
@@ -87,6 +90,8 @@ class CMMDCLI(LightningCLI):
             UsageError: If there is no such checkpoint, it is no checkpoint of ours, or a flag contradicts it.
         """
         subcommand = self.config.get("subcommand")
+        if subcommand in (None, "fit"):
+            self._take_sizes(subcommand)
         if not subcommand:
             return
         config = self.config[subcommand]
@@ -116,6 +121,19 @@ class CMMDCLI(LightningCLI):
         if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
+
+    def _take_sizes(self, subcommand: str | None) -> None:
+        """Of the model that a fit starts from, what its weights need to mean the same, where no flag says otherwise."""
+        model = self.config[subcommand].model if subcommand else self.config.model
+        settings = model.as_dict().get("init_args") or {}
+        name = settings.get("pretrained")
+        path = name and (name if Path(name).is_file() else packaged_checkpoint(name))
+        if not path or model.class_path.rpartition(".")[2] != "CMMD":
+            return  # what is not there, the fit says
+        taken = sizes_of(str(path), settings, flags_of(self.typed, "model"))
+        made = {"model": {"class_path": model.class_path, "init_args": taken}}
+        self.config = self.parser.parse_object({subcommand: made} if subcommand else made, self.config)
+        logger.info("%s: it is gone on from with its own %s", name, ", ".join(taken))
 
     def before_instantiate_classes(self) -> None:
         """Hands the model's sizes to the data; keeps predictions free of log folders."""

@@ -12,9 +12,14 @@ import yaml
 
 from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.data.clips import ClipSpec
+from cmmd_lightning.diffusion.noise import TimeNoise
+from cmmd_lightning.models.unet import NetworkSpec
 from cmmd_lightning.training.checkpoint_io import fault_of
 
 logger = logging.getLogger(__name__)
+
+_SIZES = ("clip", "network", "codec", "schedule_shift", "video_noise", "vocoder")
 
 CHECKPOINT_WORDS = ("best", "hpc", "registry")
 """Words for a checkpoint that are left to Lightning."""
@@ -106,6 +111,38 @@ def stored_hyperparameters(path: str) -> dict[str, Any]:
     if fault is not None:
         raise UsageError(f"{path}: expected a checkpoint of cmmd_lightning, got another file ({fault})")
     return stored
+
+
+def sizes_of(path: str, settings: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of a checkpoint that a model must share to start from its weights; those that were typed stay as typed.
+
+    Args:
+        path: A checkpoint of CMMD.
+        settings: The model's part of the config.
+        flags: Names below ``model`` that were typed.
+
+    Raises:
+        UsageError: If it is no such checkpoint.
+    """
+    stored = stored_hyperparameters(path)
+    if "network" not in stored:
+        raise UsageError(
+            f"--model.pretrained {path}: expected a checkpoint of CMMD, got one of {stored['_class_path']}"
+        )
+    stored["codec"] = (
+        {**stored["codec"], "path": path} if stored["codec"]["kind"] != "pixel_unshuffle" else stored["codec"]
+    )
+    if isinstance(stored.get("vocoder"), Mapping):
+        stored["vocoder"] = path
+    for name, spec in (("clip", ClipSpec), ("network", NetworkSpec), ("video_noise", TimeNoise)):
+        stored[name] = spec.of(stored.get(name)).to_dict()  # what was not there when it was made, too
+    kept = {*flags, "network.gradient_checkpointing"}  # which saves memory, and changes nothing
+    taken = {name: stored[name] for name in _SIZES if name in stored and name not in flags}
+    for name, value in taken.items():
+        if isinstance(value, Mapping):
+            own = {key: settings[name][key] for key in value if f"{name}.{key}" in kept}
+            taken[name] = {**value, **own}
+    return taken
 
 
 def flags_of(args: list[str], group: str) -> dict[str, str]:
