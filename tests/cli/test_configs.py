@@ -410,7 +410,7 @@ def test_the_cost_card_of_the_full_size_network(tmp_path):
     total = card["700000 steps of 16 clips"]
     assert number(total) == pytest.approx(700_000 * 16 * step * 1e9 / 1e18, rel=0.01)
     fixed, example = (number(card[name]) for name in ("weights, AdamW, average, codec", "activations, one clip"))
-    assert fixed == pytest.approx((20 * number(card["network parameters"]) + 8 * 83.65) * 1e6 / 2**30, rel=1e-3)
+    assert fixed == pytest.approx((20 * number(card["network parameters"]) + 4 * 83.65) * 1e6 / 2**30, rel=1e-3)
     assert number(card["training memory, batch 64"]) == pytest.approx(fixed + 64 * example, abs=0.05)
 
 

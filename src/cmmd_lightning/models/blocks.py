@@ -105,6 +105,17 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + h
 
 
+def heads_of(channels: int, head_channels: int) -> int:
+    """Number of attention heads.
+
+    Raises:
+        ValueError: If ``channels`` is no multiple of ``head_channels``.
+    """
+    if channels % head_channels:
+        raise ValueError(f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}")
+    return channels // head_channels
+
+
 class SelfAttention(nn.Module):
     """Self-attention over all positions of a clip, time and space together.
 
@@ -115,11 +126,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        if channels % head_channels:
-            raise ValueError(
-                f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}"
-            )
-        self.heads = channels // head_channels
+        self.heads = heads_of(channels, head_channels)
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
@@ -142,11 +149,7 @@ class TimeAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        if channels % head_channels:
-            raise ValueError(
-                f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}"
-            )
-        self.heads = channels // head_channels
+        self.heads = heads_of(channels, head_channels)
         self.norm = group_norm(channels)
         self.query_key = nn.Linear(channels, 2 * channels)
         self.value = nn.Linear(channels, channels)

@@ -41,8 +41,10 @@ class DecodedFrames:
         return self.latents.shape[1]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for part in self.latents.split(_DECODE_CHUNK, dim=1):
-            frames = self.model.decode_latents(part[None])[0].float()
+        raw = self.model.codec.denormalize(self.latents[None])
+        for start in range(0, len(self), _DECODE_CHUNK):
+            with torch.no_grad():
+                frames = self.model.codec.decode_part(raw, start, _DECODE_CHUNK)[0].float()
             if not torch.isfinite(frames).all():
                 raise ValueError("expected finite frames from the model, got NaN or infinity")
             yield frames.transpose(0, 1).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
