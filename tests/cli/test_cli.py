@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import SMALL, SMALL_RUN, Done, cmmd
 
-from cmmd_lightning import __version__
+from cmmd_lightning import CMMD, __version__
 from cmmd_lightning.media import probe, read_sound, write_sound, write_video
 from cmmd_lightning.packaged import packaged_configs
 
@@ -263,6 +263,20 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_goes_on(number, 
     assert done.status == 0, done.err
     assert step_of(last) == stopped + 2
     assert "Restored all states from the checkpoint at runs/quickstart/last.ckpt" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_sigterm_ends_an_evaluation_at_once(command, home, monkeypatch):
+    steps = []
+
+    def step(model, batch, batch_idx):
+        steps.append(batch_idx)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CMMD, "validation_step" if command == "validate" else "test_step", step)
+    done = cmmd(command, "--config", "quickstart.yaml", *SMALL_RUN, "--ckpt_path", "last", cwd=home)
+    assert (done.status, steps) == (143, [0])
+    assert done.err.splitlines()[-1] == "cmmd: interrupted; what is done is kept"
 
 
 # ---- prepare, render, describe

@@ -63,7 +63,9 @@ def test_kinds_and_parts_are_read_through_imports():
 
 def flags_in_full(text: str) -> list[str]:
     """Those with a line of their own."""
-    return [line.split()[0][2:] for line in text.splitlines() if line.startswith("  --") and line.count(" --") == 1]
+    lines = text.splitlines()
+    pairs = zip(lines, [*lines[1:], ""], strict=True)
+    return [line.split()[0][2:] for line, below in pairs if line.startswith("  --") and below.startswith(" " * 8)]
 
 
 def test_a_page_begins_with_what_is_the_commands_own():

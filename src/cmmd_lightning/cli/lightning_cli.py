@@ -148,6 +148,8 @@ class CMMDCLI(LightningCLI):
                 config.data[name] = sizes[name]
         if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
             config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
+        if self.subcommand in ("validate", "test", "predict"):
+            signal.signal(signal.SIGTERM, _stop)  # Lightning notes the signal, and goes on
         if self.subcommand != "fit":
             self.save_config_callback = None
             if config.trainer.logger is None:
@@ -187,7 +189,6 @@ class CMMDCLI(LightningCLI):
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
-        signal.signal(signal.SIGTERM, _stop)  # Lightning notes the signal, and goes on predicting
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""
