@@ -41,7 +41,7 @@ test: $(STAMP) docs
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/codespell
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache
