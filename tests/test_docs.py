@@ -53,7 +53,6 @@ SMALLER = {
 }
 # Pages on what is merged later, by a module that comes with it; a page is expected to fail until then, and no longer.
 AWAITED = {
-    "docs/fine_tune.md": "cmmd_lightning.training.progress",
     "docs/own_codec.md": "cmmd_lightning.codecs.config",
     "docs/own_vocoder.md": "cmmd_lightning.codecs.config",
     "docs/own_source.md": "cmmd_lightning.data.sources.folder",
