@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .container import READABLE, MediaError, reported
 from .fit import Fitter
-from .sound import PcmFile, StreamSound, is_pcm, resampled
+from .sound import PcmFile, StreamSound, open_sound, resampled
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
 
@@ -127,7 +127,7 @@ def read_sound(path: str | os.PathLike[str], *, start: float = 0.0, num_samples:
         sample_rate: Samples per second (Hz) to read at, whatever the source's rate.
 
     Returns:
-        float32 (N,): the mean of the source's channels.
+        float32 (N,): the source's channels mixed to one (:func:`downmix` tells how).
 
     Raises:
         MediaError: If the file is unreadable, truncated, has no audio stream, or ends before the span does.
@@ -168,14 +168,12 @@ def iter_sound(
         MediaError: As :func:`read_sound`.
     """
     _check(path, start, num_samples, sample_rate)
-    media: PcmFile | MediaFile = PcmFile(path) if is_pcm(path) else MediaFile(path)
-    with reported(path, READABLE), media:
-        sound = media if isinstance(media, PcmFile) else StreamSound(media)
-        end = media.span("audio").end
+    with reported(path, READABLE), open_sound(path) as sound:
+        end = sound.span().end
         first = round(start * sample_rate)
         count = round(end * sample_rate) - first if num_samples is None else num_samples
         if count < 1 or (first + count) / sample_rate > end + TAIL:
-            raise _beyond(media, "audio", start, start + max(count, 1) / sample_rate)
+            raise _beyond(sound, "audio", start, start + max(count, 1) / sample_rate)
         yield from resampled(sound, first, count, sample_rate, chunk)
 
 
@@ -188,6 +186,6 @@ def _check(path: str | os.PathLike[str], start: float, count: int | None, rate: 
         raise ValueError(f"{os.fspath(path)}: expected at least one frame or sample to read, got {count}")
 
 
-def _beyond(media: MediaFile | PcmFile, kind: Kind, start: float, stop: float) -> MediaError:
+def _beyond(media: MediaFile | PcmFile | StreamSound, kind: Kind, start: float, stop: float) -> MediaError:
     got = f"{NOUN[kind]} that ends at {media.span(kind).end:.3f} s"
     return MediaError(media.path, f"{NOUN[kind]} from {start:.3f} to {stop:.3f} s", got)

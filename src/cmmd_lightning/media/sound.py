@@ -6,21 +6,27 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
-from pathlib import Path
+from functools import lru_cache
 from typing import Protocol, Self
 
+import av
+import av.error
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from .container import MediaError, check_exists, sndfile_name
+from .container import READABLE, MediaError, check_exists, reported, sndfile_name, url
+from .downmix import Downmix, measured
 from .stream import Kind
 from .timeline import Decoded, MediaFile, Span
 
 JITTER = 0.0015  # seconds between the end of a block and the time of the next that are taken for rounding
+_MAGIC = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b".snd", b"caff"}
+_LOOK = 600.0  # seconds of sound from which a downmix is found
 _BLOCK = 1 << 16  # samples read from a PCM file at a time
 _FILTER_WIDTH = 32  # zero crossings of the resampling filter on either side
 _ROLLOFF = 0.945
@@ -31,8 +37,10 @@ _CUT_SHORT = re.compile(r"^ *(data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTI
 class Sound(Protocol):
     """Sound at its own rate: what :func:`resampled` reads."""
 
+    path: str
     rate: int
     channels: int
+    names: list[str]
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Unbroken float32 blocks (C, n) from sample ``first`` on, to the end; zeros before the sound begins."""
@@ -58,6 +66,8 @@ class PcmFile:
             raise MediaError(path, "a sound file", got) from error
         self.rate: int = self.file.samplerate
         self.channels: int = self.file.channels
+        names = (_content(path) or ("", []))[1]
+        self.names = names if len(names) == self.channels else ["NONE"] * self.channels
         self._span = Span(0.0, self._stated_frames() / self.rate)
 
     def __enter__(self) -> Self:
@@ -114,10 +124,23 @@ class StreamSound:
     """
 
     def __init__(self, media: MediaFile) -> None:
-        self.media = media
+        self.media, self.path = media, media.path
         context = media.stream("audio").codec_context
         self.rate: int = context.sample_rate
         self.channels: int = context.channels
+        self.names = [channel.name for channel in context.layout.channels]
+
+    def __enter__(self) -> Self:
+        """The sound itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.media.__exit__()
+
+    def span(self, kind: Kind = "audio") -> Span:
+        """When the sound plays."""
+        return self.media.span(kind)
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Unbroken float32 blocks (C, n) from sample ``first`` on, to the end that the stream's header states."""
@@ -155,19 +178,68 @@ class StreamSound:
         return ((array - (half if array.dtype.kind == "u" else 0.0)) / half).astype(np.float32)
 
 
+def open_sound(path: str | os.PathLike[str]) -> PcmFile | StreamSound:
+    """The sound of a file, by its content: plain samples through libsndfile, all else through FFmpeg."""
+    return PcmFile(path) if is_pcm(path) else StreamSound(MediaFile(path))
+
+
 def is_pcm(path: str | os.PathLike[str]) -> bool:
-    """Whether libsndfile reads the file: it places samples exactly, whatever the container's clock."""
-    return Path(path).suffix.lower() in (".wav", ".flac", ".aif", ".aiff")
+    """Whether libsndfile reads the file as FFmpeg does: it places samples exactly, whatever the container's clock.
+
+    Other codecs in RIFF, DTS under the mark of PCM among them, are FFmpeg's.
+    """
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        if file.read(4) not in _MAGIC:
+            return False
+    content = _content(path)
+    try:
+        if content is None or content[0].startswith(("pcm_", "adpcm_", "flac")):
+            soundfile.SoundFile(sndfile_name(path)).close()
+            return True
+    except soundfile.LibsndfileError:
+        pass
+    return False
+
+
+def _content(path: str | os.PathLike[str]) -> tuple[str, list[str]] | None:
+    """FFmpeg's names of the codec and of the channels' places; None where it does not open the file."""
+    with (
+        suppress(av.error.FFmpegError, OSError, IndexError),
+        av.open(url(path), metadata_errors="replace") as container,
+    ):
+        context = container.streams.audio[0].codec_context
+        return context.name, [channel.name for channel in context.layout.channels]
+    return None
+
+
+def downmix(path: str | os.PathLike[str]) -> Downmix:
+    """How the channels of a file's sound are made one; found once, from its first ten minutes."""
+    state = os.stat(path)
+    return _downmix(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _downmix(path: str, size: int, changed: int) -> Downmix:
+    with reported(path, READABLE), open_sound(path) as sound:
+        return measured(_readable(sound.blocks(0)), sound.names, sound.rate, _LOOK)
+
+
+def _readable(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks up to where the file breaks off."""
+    with suppress(MediaError):
+        yield from blocks
 
 
 def mono(sound: Sound, first: int) -> Iterator[np.ndarray]:
-    """The blocks of a sound from sample ``first`` on, as the mean of its channels: float32 (n,)."""
-    for block in sound.blocks(first):
-        yield block[0] if len(block) == 1 else block.mean(axis=0)
+    """The blocks of a sound from sample ``first`` on, its channels mixed to one: float32 (n,)."""
+    mix = downmix(sound.path) if sound.channels > 1 else Downmix((1.0,))
+    return map(mix, sound.blocks(first))
 
 
 def resampled(sound: Sound, first: int, count: int, sample_rate: int, chunk: int) -> Iterator[Tensor]:
-    """``count`` samples from sample ``first`` on of the sound at another rate, in chunks, as the mean of its channels.
+    """``count`` samples from sample ``first`` on of the sound at another rate, in chunks, mixed to mono.
 
     Windowed-sinc resampling of pieces with margins: a sample does not depend on where the reading began.
 
