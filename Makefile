@@ -5,7 +5,7 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test hostile lint clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
@@ -37,6 +37,9 @@ test: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
+
+hostile: $(STAMP)
+	HOSTILE_CASES=5000 $(VENV)/bin/python -m pytest tests/hostile
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from media_clips import write_layout
 
 from cmmd_lightning.media import downmix, iter_sound, mux, probe, read_sound, write_sound, write_video
 
@@ -49,18 +50,6 @@ CASES = {  # channels, their layout, what the note says
     "2.1": ([B, B, 3 * NOISE[1]], "2.1", None),
     "3.0": ([Z, Z, B], "3.0", "silent channels"),
 }
-
-
-def write_layout(path, channels, layout):
-    """A wav or flac whose header names the channels' places."""
-    sound = np.clip(np.stack(channels), -1, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("flac" if path.suffix == ".flac" else "pcm_s16le", rate=RATE, layout=layout)
-        block = np.ascontiguousarray((sound * 32767).astype(np.int16).T.reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(block, format="s16", layout=layout)
-        frame.sample_rate = RATE
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
 
 
 def level(path) -> float:

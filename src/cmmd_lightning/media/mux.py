@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -105,11 +105,11 @@ def _file_picture(
     count, last = _packets_to_copy(media, seconds)
     if count:
         return _copied(container, media, "video", count, max(seconds, last + 1 / float(rate)), last)
-    fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, 1 / float(rate))
+    fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, max(1 / float(rate), 0.01))
     first = next(kept)
     if pixel_aspect and orientation(first[1])[0]:
         pixel_aspect = 1 / pixel_aspect
-    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in chain([first], kept))
+    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in itertools.chain([first], kept))
     return encoded(container, pictures, _TICK, rate, crf, pixel_aspect, seconds)
 
 
@@ -126,7 +126,8 @@ def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterat
         if shown and not begun:
             yield 0.0, shown.frame
         elif not begun:
-            yield from ((item.time - i * step, item.frame) for i in range(int(item.time / step + 0.01), 0, -1))
+            still = (item.time - i * step for i in range(int(item.time / step + 0.01), 0, -1))
+            yield from ((time, item.frame) for time in itertools.takewhile(lambda time: time < seconds, still))
         begun = True
         if item.time > seconds - 0.0005:
             return
@@ -211,7 +212,7 @@ def _copied(
     zero, end, still = (round(time / stream.time_base) for time in (media.zero, seconds, min(last, seconds)))
 
     def copy() -> Track:
-        for packet in islice(media.packets(kind), count):
+        for packet in itertools.islice(media.packets(kind), count):
             packet.pts, packet.dts = packet.pts - zero, packet.dts - zero
             if packet.pts >= still or packet.pts + packet.duration > end:
                 packet.duration = max(1, end - packet.pts)

@@ -152,9 +152,10 @@ class StreamSound:
             if expected is not None and abs(at - expected) <= JITTER * self.rate:
                 at = expected
             expected = at + block.shape[1]
-            if at > cursor:
-                yield np.zeros((self.channels, min(at, stop) - cursor), np.float32)
-                cursor = min(at, stop)
+            while cursor < min(at, stop):  # in pieces: a damaged file may state any time
+                gap = np.zeros((self.channels, min(at, stop, cursor + _BLOCK) - cursor), np.float32)
+                yield gap
+                cursor += gap.shape[1]
             block = block[:, max(0, cursor - at) : max(0, stop - at)]
             if block.shape[1]:
                 yield block
@@ -205,12 +206,9 @@ def is_pcm(path: str | os.PathLike[str]) -> bool:
 
 def _content(path: str | os.PathLike[str]) -> tuple[str, list[str]] | None:
     """FFmpeg's names of the codec and of the channels' places; None where it does not open the file."""
-    with (
-        suppress(av.error.FFmpegError, OSError, IndexError),
-        av.open(url(path), metadata_errors="replace") as container,
-    ):
-        context = container.streams.audio[0].codec_context
-        return context.name, [channel.name for channel in context.layout.channels]
+    with suppress(av.error.FFmpegError, OSError), av.open(url(path), metadata_errors="replace") as media:
+        for context in (stream.codec_context for stream in media.streams.audio if stream.codec_context):
+            return context.name, [channel.name for channel in context.layout.channels]
     return None
 
 

@@ -33,9 +33,19 @@ def set_threads(stream: Any) -> None:
         stream.codec_context.thread_count = 1
 
 
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """A stream's packets, passing over those of streams that appear midway, on which PyAV stumbles."""
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
+
+
 def decoded_frames(container: Any, stream: Any, lenient: bool) -> Iterator[Any]:
     """Decoded frames; after a seek (``lenient``), packets that do not decode are passed over until one does."""
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:
@@ -48,7 +58,7 @@ def decoded_frames(container: Any, stream: Any, lenient: bool) -> Iterator[Any]:
 
 def timed_packets(container: Any, stream: Any) -> Iterator[Any]:
     """A stream's packets; the first ones, whose decoding times Matroska does not tell, get evenly spaced ones."""
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     untimed = []
     for packet in packets:
         untimed.append(packet)

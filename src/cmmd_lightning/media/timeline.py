@@ -18,7 +18,7 @@ import av
 import av.error
 
 from .container import MediaError, check_exists, url
-from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads, timed_packets
+from .stream import NOUN, Kind, choose, decoded_frames, demuxed, frame_rate, packet_end, set_threads, timed_packets
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
 
@@ -290,7 +290,7 @@ class MediaFile:
             try:
                 if place is not None:
                     self._container.seek(int(place / stream.time_base), stream=stream)
-                for packet in self._container.demux(stream):
+                for packet in demuxed(self._container, stream):
                     last = max(last, packet_end(packet))
             except av.error.FFmpegError:
                 pass  # what a damaged file has is what was read so far

@@ -180,7 +180,7 @@ def encoded(
         lasts: dict[int, int] = {}
         current: tuple[int, Tensor] | None = first
         while current is not None:
-            (time, picture), current = current, next(pictures, None)
+            (time, picture), current = current, next((new for new in pictures if new[0] > current[0]), None)
             rgb = av.VideoFrame.from_ndarray(_even(picture.permute(1, 2, 0).numpy()), format="rgb24")
             frame = reformatter.reformat(
                 rgb, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=_LIMITED_RANGE, threads=1
