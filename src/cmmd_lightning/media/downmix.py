@@ -74,8 +74,8 @@ def measured(blocks: Iterable[np.ndarray], names: Sequence[str], rate: int, seco
         note = f"the channels cancel out (opposite phases or delays): {names[loudest]} taken alone"
         return Downmix(tuple(float(i == loudest) for i in range(len(names))), note)
     gain = float(np.sqrt(agreeing.sum() / mixed.sum())) if mixed.sum() > 0 else 1.0
-    notes = [f"silent channels: {' '.join(itertools.compress(names, ~active & (gains > 0)))}"] if power.any() else []
-    notes = [note for note in notes if not note.endswith(": ")]
+    silent = list(itertools.compress(names, ~active & (gains > 0))) if power.any() else []
+    notes = [f"silent channels: {' '.join(silent)}"] if silent else []
     if gain > 1.06:
         notes.append(f"{20 * np.log10(gain):.1f} dB added to keep the loudness of channels that differ")
     return Downmix(tuple(float(weight) for weight in weights * gain), "; ".join(notes) or None)

@@ -109,7 +109,7 @@ def _file_picture(
     first = next(kept)
     if pixel_aspect and orientation(first[1])[0]:
         pixel_aspect = 1 / pixel_aspect
-    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in itertools.chain([first], kept))
+    pictures = ((round(time / _TICK), fitter(frame)) for time, frame in itertools.chain([first], kept))
     return encoded(container, pictures, _TICK, rate, crf, pixel_aspect, seconds)
 
 
@@ -126,8 +126,9 @@ def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterat
         if shown and not begun:
             yield 0.0, shown.frame
         elif not begun:
-            still = (item.time - i * step for i in range(int(item.time / step + 0.01), 0, -1))
-            yield from ((time, item.frame) for time in itertools.takewhile(lambda time: time < seconds, still))
+            count = int(item.time / step + 0.01) or int(item.time > seconds - 0.0005)
+            still = (item.time - i * step for i in range(count, 0, -1))
+            yield from ((max(0.0, time), item.frame) for time in itertools.takewhile(lambda t: t < seconds, still))
         begun = True
         if item.time > seconds - 0.0005:
             return
@@ -176,7 +177,8 @@ def _packets_to_copy(media: MediaFile, seconds: float) -> tuple[int, float]:
     if stream.codec_context.name != "h264" or media.span("video").start > 0.5 / rate:
         return 0, 0.0
     packets = [(p.pts, p.dts, p.is_discard, p.is_keyframe) for p in media.packets("video")]
-    if any(pts is None or dts is None or discard for pts, dts, discard, _ in packets) or not packets[0][3]:
+    whole = packets and packets[0][3] and not any(p is None or d is None or discard for p, d, discard, _ in packets)
+    if not whole:
         return 0, 0.0
     shown = [float(pts * tick) - media.zero for pts, *_ in packets]
     if min(shown) < -_TICK or len(set(shown)) < len(shown):

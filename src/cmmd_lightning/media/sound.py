@@ -66,7 +66,7 @@ class PcmFile:
             raise MediaError(path, "a sound file", got) from error
         self.rate: int = self.file.samplerate
         self.channels: int = self.file.channels
-        names = (_content(path) or ("", []))[1]
+        names = (_content(path) or ("", []))[1] if self.channels > 1 else []
         self.names = names if len(names) == self.channels else ["NONE"] * self.channels
         self._span = Span(0.0, self._stated_frames() / self.rate)
 
