@@ -15,10 +15,10 @@ import torch
 from profile_steps import compare, training_step
 
 from cmmd_lightning import CMMD, ClipSpec, NetworkSpec, ObjectiveSpec
-from cmmd_lightning.ablation.plan import config_text, merged
-from cmmd_lightning.autoencoder import FrameAutoencoderModule
-from cmmd_lightning.cost import measure_network
 from cmmd_lightning.models.unet import JointUNet
+from cmmd_lightning.studies.ablation.plan import config_text, merged
+from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
+from cmmd_lightning.training.cost import measure_network
 
 
 def main() -> None:

@@ -10,9 +10,6 @@ import sys
 
 import numpy as np
 
-from cmmd_lightning.evaluation.analysis import auroc
-from cmmd_lightning.evaluation.calibrate import real_set
-from cmmd_lightning.evaluation.faults import SAMPLE_RATE, Clip
 from cmmd_lightning.metrics.functional.linear_sync import (
     LinearSync,
     Sequences,
@@ -20,6 +17,9 @@ from cmmd_lightning.metrics.functional.linear_sync import (
     pixel_sequence,
     spectrum_sequence,
 )
+from cmmd_lightning.studies.calibration.analysis import auroc
+from cmmd_lightning.studies.calibration.calibrate import real_set
+from cmmd_lightning.studies.calibration.faults import SAMPLE_RATE, Clip
 
 
 def clips_of(folder: str, limit: int) -> list[Clip]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmmd_lightning.ablation.summary import interval
 from cmmd_lightning.evaluation.measures import size_of_lag
+from cmmd_lightning.studies.ablation.summary import interval
 
 MEASURES = ("linear_sync", "linear_sync_lag", "event_f1@100ms", "event_f1@mean", "motion_loudness_correlation")
 

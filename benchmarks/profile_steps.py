@@ -19,8 +19,8 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from cmmd_lightning import CMMD, ClipSpec, NetworkSpec, ObjectiveSpec
-from cmmd_lightning.cli import resolve_config
-from cmmd_lightning.diffusion.draws import draw_example, stack_draws
+from cmmd_lightning.cli.dispatch import resolve_config
+from cmmd_lightning.diffusion.draws import draw_batch
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 from cmmd_lightning.diffusion.sampling import guided
 from cmmd_lightning.models.unet import JointUNet
@@ -33,13 +33,14 @@ def training_step(model: CMMD, network: JointUNet, shape: tuple[int, int, int], 
     mel = torch.randn(batch, clip.n_mels, clip.mel_frames)
     spec = model.objective
     generators = [torch.Generator().manual_seed(i) for i in range(batch)]
-    draws = stack_draws([draw_example(g, spec, i, video.shape[1:], mel.shape[1:]) for i, g in enumerate(generators)])
+    shared = torch.Generator().manual_seed(batch)
+    draws = draw_batch(shared, generators, spec, 0, range(batch), video.shape[1:], mel.shape[1:])
     optimizer = torch.optim.AdamW(network.parameters())
 
     def step() -> None:
         negatives = (video.flip(0)[:, None], mel.flip(0)[:, None]) if weight else None
-        errors = measure_errors(network, model.schedule, (video, mel), negatives, draws)
-        loss = diffusion_loss(errors, draws) + weight * contrastive_loss(errors, spec)
+        errors = measure_errors(network, model.schedules, (video, mel), negatives, draws)
+        loss = diffusion_loss(errors, draws) + weight * contrastive_loss(errors, draws, spec)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -19,7 +19,8 @@ def main(clips: Path, folder: Path, devices: int) -> None:
     data = build_data(clips, batch_size=GLOBAL_BATCH // devices)
     # negatives measured on half of the examples: not the same number on each process
     trainer.fit(build_model(objective={"contrastive_share": 0.5, "contrastive_weight": 0.5}), datamodule=data)
-    result = {"train": losses.train, "val": losses.val, "world": trainer.world_size}
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    result = {"train": losses.train, "val": losses.val, "world": trainer.world_size, "logged": logged}
     (folder / f"losses-{trainer.global_rank}.json").write_text(json.dumps(result))
 
 

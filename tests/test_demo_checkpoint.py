@@ -9,7 +9,7 @@ from command_line import cmmd
 
 from cmmd_lightning import CMMD
 from cmmd_lightning.checkpoints import packaged_checkpoint
-from cmmd_lightning.cli import packaged_configs
+from cmmd_lightning.packaged import packaged_configs
 from cmmd_lightning.procedural import render
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cmmd_lightning.ablation.results import read_results
+from cmmd_lightning.studies.ablation.results import read_results
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 KEPT = sorted(NOTEBOOKS.glob("*.ipynb"))

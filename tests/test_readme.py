@@ -11,8 +11,8 @@ import pytest
 import torch
 from command_line import SMALL_MODEL, SMALL_RUN, cmmd
 
-from cmmd_lightning.cli import packaged_configs
 from cmmd_lightning.media import read_sound, write_sound
+from cmmd_lightning.packaged import packaged_configs
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

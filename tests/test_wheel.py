@@ -12,7 +12,7 @@ import pytest
 import cmmd_lightning
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("src", "configs", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("src", "configs", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*words: object, cwd: Path, **environment: str) -> str:
@@ -66,7 +66,7 @@ def test_its_metadata(wheel):
         lines = archive.read(name).decode().splitlines()
     assert f"Version: {cmmd_lightning.__version__}" in lines
     assert "License-Expression: Apache-2.0" in lines
-    assert "Provides-Extra: vocos" in lines
+    assert "Provides-Extra: speech" in lines
     assert "# cmmd_lightning" in lines  # the README is the description
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cmmd_lightning import CMMD, AudioVideoDataModule, ClipSpec
-from cmmd_lightning.ema import EMA
+from cmmd_lightning.training.ema import EMA
 
 CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, sample_rate=8000, n_fft=256, hop_length=100, n_mels=16)
 NETWORK = {

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback
 from tiny_training import build_data, build_model, build_trainer
 
-from cmmd_lightning.checkpoint import StepCheckpoint
-from cmmd_lightning.watch import Watch
+from cmmd_lightning.training.checkpoint import StepCheckpoint
+from cmmd_lightning.training.watch import Watch
 
 
 class Strike(Callback):

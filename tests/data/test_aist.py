@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmmd_lightning.data import Source, of_split
-from cmmd_lightning.data.aist import TEST_MUSIC, aist_sources
-from cmmd_lightning.data.aist_name import GENRES, AistName
+from cmmd_lightning.data.sources.aist import TEST_MUSIC, aist_sources
+from cmmd_lightning.data.sources.aist_name import GENRES, AistName
 
 NAMES = st.builds(
     AistName,

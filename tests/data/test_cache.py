@@ -13,8 +13,8 @@ from data_fixtures import CLIP, mel_of
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data import Cache, Source
-from cmmd_lightning.data.cache import Moments
-from cmmd_lightning.data.content import ContentHashes
+from cmmd_lightning.data.preprocess.cache import Moments
+from cmmd_lightning.data.preprocess.content import ContentHashes
 
 F, C, H, W, M, L = 20, 4, 3, 5, 16, 160
 

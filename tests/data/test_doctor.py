@@ -17,8 +17,8 @@ from data_fixtures import CLIP, Prepared, entry_bytes, moving_frames, write_clip
 
 from cmmd_lightning import AudioVideoDataModule
 from cmmd_lightning.data import Cache, Source, folder_sources
-from cmmd_lightning.data.doctor import DEFAULT_EXCLUDE, Diagnosis, examine, summary, to_table
-from cmmd_lightning.data.facts import Measurement, picture_vectors, sound_vectors
+from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, Diagnosis, examine, summary, to_table
+from cmmd_lightning.data.preprocess.facts import Measurement, picture_vectors, sound_vectors
 from cmmd_lightning.media import read_frames, read_sound, write_sound, write_video
 
 Run = Callable[..., Prepared]
@@ -282,7 +282,7 @@ def test_no_room_on_the_disk_is_one_line_before_anything_is_done(
     sizes = [len(content) for content in entry_bytes(tmp_path / "fits").values()]
     assert report.estimate.cache_bytes == pytest.approx(sum(sizes), rel=0.01)
     assert any("to prepare: 7 sources, about 0.00 h of media (7 probed), " in line for line in caplog.messages)
-    monkeypatch.setattr("cmmd_lightning.data.estimate._free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("cmmd_lightning.data.inspect.estimate._free_bytes", lambda folder: 1000)
     with pytest.raises(ValueError, match=r"expected 0.00\d+ GB of free disk space for 7 sources, .* got 1e-06 GB"):
         prepare_into(tmp_path / "full")
     assert entry_bytes(tmp_path / "full") == {}

@@ -8,7 +8,7 @@ from corpus_trees import first_batches, lay_out
 
 from cmmd_lightning import AudioVideoDataModule, ClipSpec
 from cmmd_lightning.data import of_split
-from cmmd_lightning.data.epic_sounds import FILES, epic_sounds_sources
+from cmmd_lightning.data.sources.epic_sounds import FILES, epic_sounds_sources
 
 HEADER = "annotation_id,participant_id,video_id,start_timestamp,stop_timestamp,start_sample,stop_sample"
 CLASSES = "description,class,class_id"

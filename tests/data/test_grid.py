@@ -5,7 +5,7 @@ import pytest
 from corpus_trees import first_batches, lay_out
 
 from cmmd_lightning.data import of_split
-from cmmd_lightning.data.grid import grid_sources
+from cmmd_lightning.data.sources.grid import grid_sources
 
 SENTENCES = [
     f"{command}{colour}a{letter}{digit}n" for command in "bl" for colour in "gr" for letter in "fx" for digit in "2z"

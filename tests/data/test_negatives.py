@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cmmd_lightning.data import NegativeSpec
-from cmmd_lightning.data.negatives import (
+from cmmd_lightning.data.stream.negatives import (
     Cut,
     Place,
     draw_kind,

@@ -17,8 +17,8 @@ from data_fixtures import CLIP, Prepared, entry_bytes, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data import Cache, Source, folder_sources, measure_statistics, prepare
-from cmmd_lightning.data.decode import iter_mel
-from cmmd_lightning.data.entry import EntryWriter
+from cmmd_lightning.data.preprocess.decode import iter_mel
+from cmmd_lightning.data.preprocess.entry import EntryWriter
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 
 Run = Callable[..., Prepared]
@@ -297,7 +297,7 @@ def test_latents_that_are_not_finite_are_not_stored(
 def test_whatever_a_decoder_raises_the_other_files_go_on(
     prepared: Prepared, prepare_into: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cmmd_lightning.data import decode
+    from cmmd_lightning.data.preprocess import decode
 
     iter_frames = decode.iter_frames
 

@@ -10,7 +10,7 @@ from data_fixtures import Prepared
 
 from cmmd_lightning import AudioVideoDataModule
 from cmmd_lightning.data import NEGATIVE_KINDS, ClipDataset, NegativeSpec
-from cmmd_lightning.data.segments import segment_sources
+from cmmd_lightning.data.sources.segments import segment_sources
 
 
 def table(folder: Path, *lines: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cmmd_lightning.data import Source, folder_sources, of_split
-from cmmd_lightning.data.sources import hashed_splits
+from cmmd_lightning.data.sources.source import hashed_splits
 
 
 def touch(folder: Path, *names: str) -> None:

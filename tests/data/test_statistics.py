@@ -9,7 +9,7 @@ from data_fixtures import CLIP, Prepared, mel_of
 
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
 from cmmd_lightning.data import Cache, Statistics, measure_statistics
-from cmmd_lightning.data.cache import Moments
+from cmmd_lightning.data.preprocess.cache import Moments
 
 
 @pytest.fixture

@@ -15,28 +15,31 @@ from cmmd_lightning.diffusion.draws import (
     JOINT,
     VIDEO_TO_AUDIO,
     Draws,
-    draw_example,
-    stack_draws,
+    contrastive_rows,
+    draw_batch,
 )
 from cmmd_lightning.diffusion.objective import (
     Errors,
-    ObjectiveSpec,
     contrastive_loss,
     diffusion_loss,
     measure_errors,
     reference_errors,
     velocity_error,
 )
-from cmmd_lightning.diffusion.schedule import NoiseSchedule
+from cmmd_lightning.diffusion.objective_spec import ObjectiveSpec
+from cmmd_lightning.diffusion.schedule import NoiseSchedule, Schedules
 
 VIDEO, AUDIO = torch.Size((3, 4, 2, 2)), torch.Size((5, 6))
 SCHEDULE = NoiseSchedule()
 ONLY = {task: tuple(float(i == task) for i in range(3)) for task in (JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO)}
 
 
-def draws_of(spec: ObjectiveSpec, batch: int, seed: int = 0) -> Draws:
-    generators = [torch.Generator().manual_seed(1000 * seed + i) for i in range(batch)]
-    return stack_draws([draw_example(g, spec, i, VIDEO, AUDIO) for i, g in enumerate(generators)])
+def draws_of(spec: ObjectiveSpec, batch: int, seed: int = 0, position: int = 0, first: int = 0) -> Draws:
+    def generator(i: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * seed + i)
+
+    indices = range(first, first + batch)
+    return draw_batch(generator(999), [generator(i) for i in indices], spec, position, indices, VIDEO, AUDIO)
 
 
 def data_of(batch: int, count: int = 2, seed: int = 0):
@@ -80,48 +83,37 @@ def one_by_one(network, data, negatives, draws, form="condition"):
         alpha = torch.cos(t * math.pi / 2).float().reshape(-1, *[1] * (x.ndim - 1))
         sigma = torch.sin(t * math.pi / 2).float().reshape(-1, *[1] * (x.ndim - 1))
         noised[name] = (alpha, sigma, eps, alpha * x + sigma * eps, alpha * eps - sigma * x)
-    found = {"video": [], "audio": [], "video_negative": {}, "audio_negative": {}}
+    found = {"video": [], "audio": [], "true": [], "negative": []}
+    plain = []
     for i in range(batch):
         z = {name: values[3][i : i + 1] for name, values in noised.items()}
         times = draws.t_video[i : i + 1], draws.t_audio[i : i + 1]
-        plain = dict(zip(("video", "audio"), network(z["video"], z["audio"], *times), strict=True))
+        plain.append(dict(zip(("video", "audio"), network(z["video"], z["audio"], *times), strict=True)))
         for name in ("video", "audio"):
-            found[name].append((plain[name] - noised[name][4][i]).square().mean())
-        if not draws.contrastive[i]:
-            continue
-        for own, other, generated, wrong in (
-            ("video", "audio", draws.generates_video[i], negatives),
-            ("audio", "video", draws.generates_audio[i], negatives),
-        ):
-            if not generated:
-                continue
-            row = []
-            for k in range(count):
-                if form == "condition":
-                    alpha, sigma, eps, _, _ = (values[i : i + 1] for values in noised[other])
-                    partner = alpha * wrong[0 if other == "video" else 1][i : i + 1, k] + sigma * eps
-                    replaced = {own: z[own], other: partner}
-                    prediction = network(replaced["video"], replaced["audio"], *times)[0 if own == "video" else 1]
-                    target = noised[own][4][i]
-                else:
-                    alpha, sigma, eps, _, _ = (values[i] for values in noised[own])
-                    prediction = plain[own][0]
-                    target = alpha * eps - sigma * wrong[0 if own == "video" else 1][i, k]
-                row.append((prediction - target).square().mean())
-            found[f"{own}_negative"][i] = torch.stack(row)
+            found[name].append((plain[i][name] - noised[name][4][i]).square().mean())
+    for i, of_audio in zip(draws.rows.tolist(), draws.measures_audio.tolist(), strict=True):
+        own, other = ("audio", "video") if of_audio else ("video", "audio")
+        z = {name: values[3][i : i + 1] for name, values in noised.items()}
+        times, row = (draws.t_video[i : i + 1], draws.t_audio[i : i + 1]), []
+        for k in range(count):
+            if form == "condition":
+                alpha, sigma, eps, _, _ = (values[i : i + 1] for values in noised[other])
+                replaced = {own: z[own], other: alpha * negatives[int(other == "audio")][i : i + 1, k] + sigma * eps}
+                prediction = network(replaced["video"], replaced["audio"], *times)[int(of_audio)]
+                target = noised[own][4][i]
+            else:
+                alpha, sigma, eps, _, _ = (values[i] for values in noised[own])
+                prediction = plain[i][own][0]
+                target = alpha * eps - sigma * negatives[int(of_audio)][i, k]
+            row.append((prediction - target).square().mean())
+        found["true"].append(found[own][i])
+        found["negative"].append(torch.stack(row))
     return found
 
 
 def check_against(errors: Errors, found) -> None:
-    torch.testing.assert_close(errors.video, torch.stack(found["video"]), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(errors.audio, torch.stack(found["audio"]), atol=1e-6, rtol=1e-5)
-    for rows, negative, name in (
-        (errors.video_rows, errors.video_negative, "video_negative"),
-        (errors.audio_rows, errors.audio_negative, "audio_negative"),
-    ):
-        assert rows.tolist() == list(found[name])
-        if len(rows):
-            torch.testing.assert_close(negative, torch.stack(list(found[name].values())), atol=1e-6, rtol=1e-5)
+    for name, values in found.items():
+        torch.testing.assert_close(getattr(errors, name), torch.stack(values), atol=1e-6, rtol=1e-5)
 
 
 # ---- draws
@@ -130,19 +122,19 @@ def check_against(errors: Errors, found) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), drop=st.sampled_from([0.0, 0.5]), index=st.integers(0, 63))
 def test_the_roles_of_an_example_are_of_one_task(seed, drop, index):
-    spec = ObjectiveSpec(drop_probability=drop)
-    d = draw_example(torch.Generator().manual_seed(seed), spec, index, VIDEO, AUDIO)
+    d = draws_of(ObjectiveSpec(drop_probability=drop), 1, seed, first=index)
     t_video, t_audio = d.t_video.item(), d.t_audio.item()
     video, audio = d.generates_video.item(), d.generates_audio.item()
     assert video or audio
     if video and audio:
         assert 0 <= t_video == t_audio < 1
-        assert d.contrastive.item()
+        assert d.weight.item() == 2.0  # of two sides one is drawn
     else:
         condition = t_audio if video else t_video
         assert condition in (0.0, 1.0)  # clean, or dropped
         assert 0 <= (t_video if video else t_audio) < 1
-        assert d.contrastive.item() == (condition == 0.0)  # a dropped condition gets no negatives
+        assert d.weight.item() == (condition == 0.0)  # a dropped condition gets no negatives
+        assert condition == 1.0 or d.measures_audio.item() == audio
     assert d.noise_video.shape == (1, *VIDEO)
     assert d.noise_audio.shape == (1, *AUDIO)
 
@@ -157,12 +149,27 @@ def test_conditional_tasks(task, t_video, t_audio, generates):
     condition = d.t_video if t_audio is None else d.t_audio
     assert set(condition.tolist()) == {0.0, 1.0}
     assert condition.mean().item() == pytest.approx(0.5, abs=0.08)
-    assert torch.equal(d.contrastive, condition == 0.0)
+    assert d.rows.tolist() == list(range(400))
+    assert torch.equal(d.weight, (condition == 0.0).float())
+    assert d.measures_audio.unique().tolist() == [generates[1]]
     assert d.generates_video.unique().tolist() == [generates[0]]
     assert d.generates_audio.unique().tolist() == [generates[1]]
     generated = d.t_audio if t_audio is None else d.t_video
-    assert generated.mean().item() == pytest.approx(0.5, abs=0.05)
     assert len(generated.unique()) == 400
+
+
+def test_times_are_stratified_over_the_whole_batch():
+    """Every n-th part of [0, 1) holds about one of n times, also where several processes share the batch."""
+    spec = ObjectiveSpec(task_probabilities=ONLY[JOINT], drop_probability=0.0)
+    whole = draws_of(spec, 64)
+    counts = torch.histc(whole.t_video, 16, 0.0, 1.0)
+    assert 3 <= counts.min() <= counts.max() <= 5
+    halves = torch.cat([draws_of(spec, 32, first=first).t_video for first in (0, 32)])
+    assert torch.equal(halves, whole.t_video)
+    means = [draws_of(spec, 8, seed).t_video.mean().item() for seed in range(300)]
+    assert sum(means) / 300 == pytest.approx(0.5, abs=0.02)  # and each is uniform
+    every = torch.cat([draws_of(spec, 1, seed).t_video for seed in range(600)])
+    assert torch.histc(every, 4, 0.0, 1.0).div(600).tolist() == pytest.approx([0.25] * 4, abs=0.06)
 
 
 def test_joint_drops_either_side_alike():
@@ -175,6 +182,7 @@ def test_joint_drops_either_side_alike():
     assert lost_audio.float().mean().item() == pytest.approx(0.25, abs=0.05)
     both = ~(lost_video | lost_audio)
     assert torch.equal(d.t_video[both], d.t_audio[both])
+    assert d.measures_audio[both].float().mean().item() == pytest.approx(0.5, abs=0.06)
 
 
 def test_tasks_are_drawn_as_often_as_asked():
@@ -191,11 +199,21 @@ def test_a_draw_follows_from_its_generator_alone():
     assert not torch.equal(draws_of(spec, 8, seed=1).t_audio, first.t_audio)
 
 
-@pytest.mark.parametrize(("share", "every"), [(1.0, 1), (0.5, 2), (0.25, 4)])
-def test_the_contrastive_share_is_spread_evenly_over_the_batch(share, every):
-    spec = ObjectiveSpec(contrastive_share=share, drop_probability=0.0)
-    chosen = draws_of(spec, 16).contrastive.nonzero().squeeze(1).tolist()
-    assert chosen == list(range(every - 1, 16, every))
+@pytest.mark.parametrize("share", [0.125, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7, 16])
+def test_as_many_examples_are_measured_at_every_step_and_each_alike_often(batch, share):
+    chosen = [contrastive_rows(batch, share, position) for position in range(2000)]
+    (count,) = {len(rows) for rows in chosen}
+    assert count == max(1, math.floor(batch * share + 0.5))
+    for i in range(batch):
+        assert sum(i in rows for rows in chosen) / 2000 == pytest.approx(count / batch, abs=0.01)
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 12345])
+def test_two_processes_choose_what_one_would(position):
+    whole = contrastive_rows(16, 0.25, position)
+    parts = [[first + i for i in contrastive_rows(8, 0.25, position, first)] for first in (0, 8)]
+    assert parts[0] + parts[1] == whole
 
 
 @pytest.mark.parametrize("task", [JOINT, VIDEO_TO_AUDIO, AUDIO_TO_VIDEO])
@@ -206,29 +224,34 @@ def test_the_contrastive_term_is_measured_at_some_times_only(task, times):
     whole = draws_of(ObjectiveSpec(**settings), 300)
     part = draws_of(ObjectiveSpec(contrastive_times=times, **settings), 300)
     t = whole.t_audio if task == VIDEO_TO_AUDIO else whole.t_video  # of joint ones both, unless one is dropped
-    assert torch.equal(part.contrastive, whole.contrastive & (t >= times[0]) & (t <= times[1]))
-    assert 0 < part.contrastive.sum() < whole.contrastive.sum()
+    t = t.index_select(0, whole.rows)
+    assert torch.equal(part.weight, whole.weight * ((t >= times[0]) & (t <= times[1])))
+    assert 0 < part.weight.sum() < whole.weight.sum()
     for name, value in vars(whole).items():
-        assert name == "contrastive" or torch.equal(value, getattr(part, name)), name
+        assert name == "weight" or torch.equal(value, getattr(part, name)), name
 
 
-def test_draws_are_what_they_were_before_times_could_be_chosen():
+def test_draws_are_what_they_were():
     """Golden: the first numbers of a generator, read by hand in the order in which they are drawn."""
     spec, g = ObjectiveSpec(), torch.Generator().manual_seed(3)
+    offset = torch.rand(1, generator=torch.Generator().manual_seed(999), dtype=torch.float64).item()
     task = int(torch.multinomial(torch.tensor([0.34, 0.33, 0.33], dtype=torch.float64), 1, generator=g))
-    t, drop, _ = torch.rand(3, generator=g, dtype=torch.float64).tolist()
-    d = draw_example(torch.Generator().manual_seed(3), spec, 0, VIDEO, AUDIO)
-    assert t in (d.t_video.item(), d.t_audio.item())
+    drop, _ = torch.rand(2, generator=g, dtype=torch.float64).tolist()
+    d = draws_of(spec, 1, first=3)
+    t = (offset + 3 * (5**0.5 - 1) / 2) % 1
+    assert pytest.approx(t, abs=1e-6) in (d.t_video.item(), d.t_audio.item())
     assert d.generates_video.item() == (task != VIDEO_TO_AUDIO)
-    assert d.contrastive.item() == (drop >= 0.1)
+    assert (d.weight.item() > 0) == (drop >= 0.1)
     assert torch.equal(d.noise_video[0], torch.randn(VIDEO, generator=g))
 
 
-def test_some_examples_of_draws():
-    draws = draws_of(ObjectiveSpec(), 6)
-    some = draws.take(torch.tensor([4, 1]))
-    for name, value in vars(draws).items():
-        assert torch.equal(getattr(some, name), torch.stack([value[4], value[1]])), name
+def test_draws_of_the_examples_with_negatives():
+    draws = draws_of(ObjectiveSpec(contrastive_share=0.5), 6)
+    some = draws.of_rows()
+    for name in ("t_video", "noise_audio", "generates_video"):
+        assert torch.equal(getattr(some, name), getattr(draws, name)[draws.rows]), name
+    assert some.rows.tolist() == [0, 1, 2]
+    assert torch.equal(some.weight, draws.weight)
 
 
 # ---- errors
@@ -243,8 +266,7 @@ def test_batched_errors_equal_separate_forwards(task, count, form):
     draws, (data, negatives) = draws_of(spec, 10), data_of(10, count)
     network = Crossing()
     errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
-    extra = len(errors.video_rows) + len(errors.audio_rows)
-    assert network.batches == [10 + (count * extra if form == "condition" else 0)]
+    assert network.batches == [10 + (count * 8 if form == "condition" else 0)]  # whatever was drawn
     check_against(errors, one_by_one(network, data, negatives, draws, form))
 
 
@@ -253,25 +275,25 @@ def test_condition_form_changes_nothing_but_the_partner():
     draws, (data, _) = draws_of(ObjectiveSpec(drop_probability=0.0), 9), data_of(9)
     same = data[0][:, None], data[1][:, None]
     errors = measure_errors(Crossing(), SCHEDULE, data, same, draws)
-    torch.testing.assert_close(errors.video_negative[:, 0], errors.video[errors.video_rows])
-    torch.testing.assert_close(errors.audio_negative[:, 0], errors.audio[errors.audio_rows])
+    torch.testing.assert_close(errors.negative[:, 0], errors.true)
     errors = measure_errors(Crossing(), SCHEDULE, data, same, draws, "target")
-    torch.testing.assert_close(errors.audio_negative[:, 0], errors.audio[errors.audio_rows])
+    torch.testing.assert_close(errors.negative[:, 0], errors.true)
 
 
 def test_condition_form_uses_the_partner_of_the_generated_modality():
     """Sound is generated: only wrong videos count; video: only wrong sounds; joint: each in turn."""
     network = Crossing()
     for task, matters in ((VIDEO_TO_AUDIO, (True, False)), (AUDIO_TO_VIDEO, (False, True)), (JOINT, (True, True))):
-        draws = draws_of(ObjectiveSpec(task_probabilities=ONLY[task], drop_probability=0.0), 4)
-        data, negatives = data_of(4)
+        draws = draws_of(ObjectiveSpec(task_probabilities=ONLY[task], drop_probability=0.0), 8)
+        data, negatives = data_of(8)
         plain = measure_errors(network, SCHEDULE, data, negatives, draws)
         for side in range(2):
             changed = tuple(x + 1.0 if i == side else x for i, x in enumerate(negatives))
             other = measure_errors(network, SCHEDULE, data, changed, draws)
-            pairs = ((plain.audio_negative, other.audio_negative), (plain.video_negative, other.video_negative))
-            for i, (a, b) in enumerate(pairs):
-                assert torch.equal(a, b) == (i != side or not matters[side])
+            changed_rows = (plain.negative != other.negative).any(1)
+            of_side = draws.measures_audio == (side == 0)
+            assert torch.equal(changed_rows, of_side)
+            assert of_side.any() == matters[side]
 
 
 def test_target_form_values_by_hand():
@@ -283,9 +305,11 @@ def test_target_form_values_by_hand():
         t_audio=torch.tensor([0.5]),
         generates_video=torch.tensor([False]),
         generates_audio=torch.tensor([True]),
-        contrastive=torch.tensor([True]),
         noise_video=torch.zeros(1, 1, 1, 1, 1),
         noise_audio=torch.tensor([[[2.0, 4.0]]]),
+        rows=torch.tensor([0]),
+        measures_audio=torch.tensor([True]),
+        weight=torch.ones(1),
     )
 
     def network(z_video, z_audio, t_video, t_audio):
@@ -295,8 +319,8 @@ def test_target_form_values_by_hand():
     root = math.sqrt(0.5)
     # true velocity: root * (2 - 1, 4 + 1); wrong: root * (2 - 3, 4 - 0)
     assert errors.audio.item() == pytest.approx(((1 - root) ** 2 + (1 - 5 * root) ** 2) / 2)
-    assert errors.audio_negative.item() == pytest.approx(((1 + root) ** 2 + (1 - 4 * root) ** 2) / 2)
-    assert errors.video_negative.numel() == 0
+    assert errors.negative.item() == pytest.approx(((1 + root) ** 2 + (1 - 4 * root) ** 2) / 2)
+    assert errors.true.item() == errors.audio.item()
 
 
 @pytest.mark.parametrize("form", ["condition", "target"])
@@ -304,9 +328,9 @@ def test_without_negatives_there_is_no_contrastive_term(form):
     draws, (data, negatives) = draws_of(ObjectiveSpec(), 5), data_of(5)
     for none in (None, (negatives[0][:, :0], negatives[1][:, :0])):
         errors = measure_errors(Crossing(), SCHEDULE, data, none, draws, form)
-        assert len(errors.video_rows) == len(errors.audio_rows) == 0
+        assert errors.negative.shape == (5, 0)
         for bound in get_args(Bound):
-            assert contrastive_loss(errors, ObjectiveSpec(bound=bound)).item() == 0.0
+            assert contrastive_loss(errors, draws, ObjectiveSpec(bound=bound)).item() == 0.0
 
 
 # ---- the reference
@@ -321,25 +345,17 @@ def test_the_reference_sees_the_same_inputs_and_no_more_than_it_must(task, form)
     network, reference = Crossing(), Crossing()
     errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
     known = reference_errors(reference, SCHEDULE, data, negatives, draws, form)
-    # with the weights of the network, its errors on the contrastive examples
-    for pair, same in zip(errors.pairs(), known.pairs(), strict=True):
-        for got, expected in zip(same, pair, strict=True):
-            torch.testing.assert_close(got, expected)
-            assert not got.requires_grad
-    chosen, extra = int(draws.contrastive.sum()), len(errors.video_rows) + len(errors.audio_rows)
-    assert 0 < chosen < 12
-    assert reference.batches == [chosen + (2 * extra if form == "condition" else 0)]
+    # with the weights of the network, its errors on the measured examples
+    for name in ("true", "negative"):
+        torch.testing.assert_close(getattr(known, name), getattr(errors, name))
+        assert not getattr(known, name).requires_grad
+    assert reference.batches == [6 + (2 * 6 if form == "condition" else 0)]
 
 
-def test_without_contrastive_examples_the_reference_is_not_asked():
-    network, (data, negatives) = Crossing(), data_of(3)
-    draws = draws_of(ObjectiveSpec(contrastive_share=0.1), 3)
-    assert not draws.contrastive.any()
-    assert reference_errors(network, SCHEDULE, data, negatives, draws) is None
+def test_without_negatives_the_reference_is_not_asked():
+    network, (data, _) = Crossing(), data_of(3)
     assert reference_errors(network, SCHEDULE, data, None, draws_of(ObjectiveSpec(), 3)) is None
     assert network.batches == []
-    spec = ObjectiveSpec(bound="preference")
-    assert contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), spec).item() == 0.0
 
 
 @pytest.mark.parametrize("form", ["condition", "target"])
@@ -353,19 +369,15 @@ def test_preference_by_separate_forwards(form):
             parameter += 0.3 * torch.tensor([1.0, -1.0, 0.5])
     mine, theirs = (one_by_one(n, data, negatives, draws, form) for n in (network, reference))
     total = 0.0
-    for name in ("video", "audio"):
-        for i, row in mine[f"{name}_negative"].items():
-            gaps = mine[name][i] - row - (theirs[name][i] - theirs[f"{name}_negative"][i])
-            total += sum(-math.log(1 / (1 + math.exp(3.0 * gap))) for gap in gaps.tolist()) / 3
+    for i, weight in enumerate(draws.weight.tolist()):
+        gaps = mine["true"][i] - mine["negative"][i] - (theirs["true"][i] - theirs["negative"][i])
+        total += weight * sum(-math.log(1 / (1 + math.exp(3.0 * gap))) for gap in gaps.tolist()) / 3
     errors = measure_errors(network, SCHEDULE, data, negatives, draws, form)
     known = reference_errors(reference, SCHEDULE, data, negatives, draws, form)
-    loss = contrastive_loss(errors, spec, known)
-    assert loss.item() == pytest.approx(total / (10 * 0.5), rel=1e-5)
-    # the errors of the reference on the whole batch say the same
-    whole = measure_errors(reference, SCHEDULE, data, negatives, draws, form)
-    torch.testing.assert_close(contrastive_loss(errors, spec, whole), loss)
+    loss = contrastive_loss(errors, draws, spec, known)
+    assert loss.item() == pytest.approx(total / 5, rel=1e-5)
     with pytest.raises(ValueError, match="bound 'preference': expected the errors of a reference network, got none"):
-        contrastive_loss(errors, spec)
+        contrastive_loss(errors, draws, spec)
 
 
 def test_only_the_network_learns_from_the_preference():
@@ -375,11 +387,12 @@ def test_only_the_network_learns_from_the_preference():
     known = reference_errors(reference, SCHEDULE, data, negatives, draws)
 
     def loss():
-        return contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), spec, known)
+        return contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), draws, spec, known)
 
     first = loss()
-    terms = 16 + int((draws.generates_video & draws.generates_audio).sum())
-    assert first.item() == pytest.approx(math.log(2) * terms / 16, rel=1e-5)  # it begins as its own reference
+    assert first.item() == pytest.approx(
+        math.log(2) * draws.weight.mean().item(), rel=1e-5
+    )  # it begins as its own reference
     first.backward()
     assert all(parameter.grad is None for parameter in reference.parameters())
     with torch.no_grad():
@@ -395,8 +408,7 @@ def leaf_errors(batch: int) -> Errors:
     def values(*shape):
         return torch.rand(shape, generator=torch.Generator().manual_seed(len(shape))).requires_grad_()
 
-    rows = torch.arange(batch)
-    return Errors(values(batch), values(batch), rows, values(batch, 2), rows, values(batch, 2))
+    return Errors(values(batch), values(batch), values(batch), values(batch, 2))
 
 
 def roles(video: list[bool], audio: list[bool]) -> Draws:
@@ -435,12 +447,12 @@ def test_a_condition_clean_or_dropped_is_not_in_the_loss(task, drop):
 
     network = Apart()
     errors = measure_errors(network, SCHEDULE, data, negatives, draws)
-    (diffusion_loss(errors, draws) + contrastive_loss(errors, spec)).backward()
+    (diffusion_loss(errors, draws) + contrastive_loss(errors, draws, spec)).backward()
     condition = 0 if task == VIDEO_TO_AUDIO else 1
     assert network.biases.grad[condition] == 0.0
     assert network.biases.grad[1 - condition] != 0.0
     if drop:
-        assert len(errors.audio_rows) == len(errors.video_rows) == 0
+        assert contrastive_loss(errors, draws, spec).item() == 0.0
 
 
 def test_a_dropped_condition_tells_the_network_nothing():
@@ -467,49 +479,82 @@ def test_a_gradient_step_on_the_contrastive_term_raises_the_gap(bound, form):
 
     def gap():
         e = measure_errors(network, SCHEDULE, data, negatives, draws, form)
-        pairs = ((e.video[e.video_rows], e.video_negative), (e.audio[e.audio_rows], e.audio_negative))
         held = 0.0 if bound == "linear" else 1.0
-        return sum((negative.mean(1) - held * error).sum() for error, negative in pairs), e
+        return (draws.weight * (e.negative.mean(1) - held * e.true)).sum(), e
 
     before, errors = gap()
-    loss = contrastive_loss(errors, spec)
+    loss = contrastive_loss(errors, draws, spec)
     loss.backward()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter -= 0.02 * parameter.grad
         after, errors = gap()
-    assert contrastive_loss(errors, spec) < loss
+    assert contrastive_loss(errors, draws, spec) < loss
     assert after > before + 1e-4
 
 
 # ---- reduction
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+@pytest.mark.parametrize("bound", ["linear", "infonce"])
+def test_the_contrastive_term_is_in_expectation_that_of_the_whole_batch(batch, bound):
+    """Whatever the share: the mean over the stream is the mean over all examples, both sides of joint ones."""
+    network, spec = Crossing(), ObjectiveSpec(bound=bound, contrastive_share=0.25)
+    some, whole = [], []
+    for position in range(1500):
+        draws, (data, negatives) = draws_of(spec, batch, position, position), data_of(batch, 2, position)
+        with torch.no_grad():
+            some.append(contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, draws), draws, spec))
+            every = draws_of(replace(spec, contrastive_share=1.0), batch, position, position)
+            both = [replace(every, measures_audio=side) for side in (every.generates_audio, ~every.generates_video)]
+            losses = [contrastive_loss(measure_errors(network, SCHEDULE, data, negatives, d), d, spec) for d in both]
+            whole.append(sum(losses) / 2)
+    assert torch.stack(some).mean().item() == pytest.approx(torch.stack(whole).mean().item(), rel=0.05)
+
+
 def test_the_contrastive_term_has_the_reduction_of_the_diffusion_loss():
-    errors = leaf_errors(4)
-    v, a = errors.video_negative.mean(1).sum().item(), errors.audio_negative.mean(1).sum().item()
-    whole = contrastive_loss(errors, ObjectiveSpec(bound="linear"))
-    assert whole.item() == pytest.approx(-(v + a) / 4)
-    # Measured on half of the examples, it keeps its size.
-    half = contrastive_loss(errors, ObjectiveSpec(bound="linear", contrastive_share=0.5))
-    assert half.item() == pytest.approx(-(v + a) / 2)
-    # Measured at half of the times, it is not made up for.
-    some = contrastive_loss(errors, ObjectiveSpec(bound="linear", contrastive_times=(0.0, 0.5)))
-    assert some.item() == pytest.approx(-(v + a) / 4)
+    errors, draws = leaf_errors(4), draws_of(ObjectiveSpec(task_probabilities=ONLY[AUDIO_TO_VIDEO]), 4)
+    draws = replace(draws, weight=torch.tensor([1.0, 2.0, 0.0, 1.0]))
+    e = errors.negative.mean(1).tolist()
+    whole = contrastive_loss(errors, draws, ObjectiveSpec(bound="linear"))
+    assert whole.item() == pytest.approx(-(e[0] + 2 * e[1] + e[3]) / 4)
 
 
 def test_half_batches_average_to_the_whole():
     """As two processes do, whose gradients are averaged."""
     spec = ObjectiveSpec(contrastive_share=0.5, drop_probability=0.2)
-    draws, (data, negatives) = draws_of(spec, 8), data_of(8)
+    data, negatives = data_of(8)
 
     def losses(part: slice):
-        d = Draws(**{name: value[part] for name, value in vars(draws).items()})
+        d = draws_of(spec, part.stop - part.start, first=part.start)
         pair, wrong = tuple(x[part] for x in data), tuple(x[part] for x in negatives)
         errors = measure_errors(Crossing(), SCHEDULE, pair, wrong, d)
-        return torch.stack([diffusion_loss(errors, d), contrastive_loss(errors, spec)])
+        return torch.stack([diffusion_loss(errors, d), contrastive_loss(errors, d, spec)])
 
     torch.testing.assert_close((losses(slice(0, 4)) + losses(slice(4, 8))) / 2, losses(slice(0, 8)))
+
+
+def test_each_modality_has_its_schedule():
+    """The video's error follows the video's schedule alone, the sound's that of the sound."""
+    draws, (data, negatives) = (
+        draws_of(ObjectiveSpec(task_probabilities=ONLY[JOINT], drop_probability=0.0), 4),
+        data_of(4),
+    )
+
+    class Zero(nn.Module):
+        def forward(self, z_video, z_audio, t_video, t_audio):
+            return torch.zeros_like(z_video), torch.zeros_like(z_audio)
+
+    apart = Schedules.from_shift({"video": 0.25, "audio": 1.0})
+    errors = measure_errors(Zero(), apart, data, negatives, draws)
+    assert torch.equal(errors.video, measure_errors(Zero(), NoiseSchedule(0.25), data, None, draws).video)
+    assert torch.equal(errors.audio, measure_errors(Zero(), NoiseSchedule(1.0), data, None, draws).audio)
+    assert not torch.equal(errors.video, measure_errors(Zero(), NoiseSchedule(1.0), data, None, draws).video)
+    assert apart.shift == {"video": 0.25, "audio": 1.0}
+    assert Schedules.from_shift({"video": 2.0, "audio": 2.0}).shift == 2.0
+    with pytest.raises(ValueError, match="expected a number, or one for video and one for audio"):
+        Schedules.from_shift({"video": 1.0})
 
 
 def test_velocity_error_is_one_mean_per_example():

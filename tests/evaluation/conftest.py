@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmmd_lightning.media import read_sound, write_sound
-from cmmd_lightning.procedural.render import render
+from cmmd_lightning.procedural.rendering import render
 
 CLIPS = 8
 SECONDS = 1.6

@@ -9,7 +9,8 @@ import torch
 
 from cmmd_lightning.evaluation import Extractors, RoundTrip, evaluate_folders, score, summary_line
 from cmmd_lightning.evaluation.measures import Events, View
-from cmmd_lightning.evaluation.observe import Observation, load_frames, load_sound
+from cmmd_lightning.evaluation.observation import Observation
+from cmmd_lightning.evaluation.observe import load_frames, load_sound
 from cmmd_lightning.evaluation.pairs import pair_folders
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics

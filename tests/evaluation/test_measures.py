@@ -7,7 +7,8 @@ from torch import nn
 
 from cmmd_lightning.evaluation import Senses
 from cmmd_lightning.evaluation.measures import View, shrunk
-from cmmd_lightning.evaluation.observe import Media, Observer, RoundTrip
+from cmmd_lightning.evaluation.observation import Media, RoundTrip
+from cmmd_lightning.evaluation.observe import Observer
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync, Sequences, fit_linear_sync
 
 FPS, RATE = 25.0, 16000

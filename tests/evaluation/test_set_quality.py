@@ -9,7 +9,8 @@ from torch import nn
 
 from cmmd_lightning.evaluation import Extractors, Observation, evaluate_folders
 from cmmd_lightning.evaluation.measures import Events, View
-from cmmd_lightning.evaluation.observe import Media, Observer
+from cmmd_lightning.evaluation.observation import Media
+from cmmd_lightning.evaluation.observe import Observer
 from cmmd_lightning.evaluation.quality import quality_metrics
 from cmmd_lightning.media import read_sound, write_sound
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics

@@ -1,6 +1,5 @@
 """Rendering to files: names, determinism, resume, refusal, streams, exact times through the codecs."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -43,8 +42,7 @@ def exact(monkeypatch):
     """Files hold the exact arrays (worker processes are forked, so they see this too)."""
     if sys.platform != "linux":
         pytest.skip("worker processes are forked on Linux only")
-    module = importlib.import_module("cmmd_lightning.procedural.render")  # the package's `render` is the function
-    monkeypatch.setattr(module, "write_video", write_arrays)
+    monkeypatch.setattr("cmmd_lightning.procedural.rendering.write_video", write_arrays)
 
 
 @pytest.mark.usefixtures("exact")

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from cmmd_lightning.codecs.blocks import block_basis
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-# The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
-NO_SPREAD = -30.0
+CodecKind = Literal["pixel_unshuffle", "autoencoder_kl", "clip_autoencoder"]
+
+NO_SPREAD = -30.0  # log-variance of a codec that has no posterior spread: a standard deviation of 3e-7
 
 # What of an AutoencoderKL's configuration shapes the network; the rest (its scaling factor, tiling) is not used here.
 _ARCHITECTURE = (
@@ -44,34 +45,36 @@ class CodecConfig:
     """Which frame codec to use, in plain types (``asdict`` and back).
 
     Args:
-        kind: ``pixel_unshuffle`` (no training, exact) or ``autoencoder_kl`` (the Gaussian VAE).
-        path: For ``autoencoder_kl``: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``), a diffusers folder, or a hub
-            name. None builds the network from ``config``, with random weights until a state dict is loaded.
+        kind: ``pixel_unshuffle`` (no training, exact), ``autoencoder_kl`` (the Gaussian VAE), or ``clip_autoencoder``
+            (one whose decoder sees neighbouring frames).
+        path: For the two that are trained: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``); for ``autoencoder_kl``
+            also a diffusers folder, or a hub name. None builds the network from ``config``, with random weights until a
+            state dict is loaded.
         unshuffle: Pixel-unshuffle factor: the codec's own for ``pixel_unshuffle``; in front of the network for
             ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
-        config: Keyword arguments of ``diffusers.AutoencoderKL``. The number of picture channels follows from
-            ``unshuffle``, and the block types from ``block_out_channels``.
+        config: Keyword arguments of ``diffusers.AutoencoderKL``, or of `ClipAutoencoderSpec`. The number of picture
+            channels follows from ``unshuffle``, and the block types from ``block_out_channels``.
         shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
 
     Raises:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
     """
 
-    kind: Literal["pixel_unshuffle", "autoencoder_kl"] = "pixel_unshuffle"
+    kind: CodecKind = "pixel_unshuffle"
     path: str | None = None
     unshuffle: int = 4
     config: dict[str, Any] | None = None
     shortcut: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("pixel_unshuffle", "autoencoder_kl"):
-            raise ValueError(f"CodecConfig.kind must be 'pixel_unshuffle' or 'autoencoder_kl', got {self.kind!r}")
+        if self.kind not in get_args(CodecKind):
+            raise ValueError(f"CodecConfig.kind must be one of {get_args(CodecKind)}, got {self.kind!r}")
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain-dict form, as stored in checkpoints."""
-        return asdict(self)
+        return plain(asdict(self))
 
 
 class FrameCodec(nn.Module, ABC):
@@ -90,6 +93,7 @@ class FrameCodec(nn.Module, ABC):
 
     shift: Tensor
     scale: Tensor
+    context = 0  # frames to either side that a decoded frame depends on
 
     def __init__(self, config: CodecConfig, latent_channels: int, downsample: int) -> None:
         super().__init__()
@@ -121,6 +125,22 @@ class FrameCodec(nn.Module, ABC):
         """Frames (N, 3, H, W) in [-1, 1] of raw latents (N, C, h, w)."""
         return self.reconstruct(latents).clamp(-1.0, 1.0)
 
+    def reconstruct_clips(self, latents: Tensor) -> Tensor:
+        """Frames (B, 3, T, H, W) of clips of raw latents (B, C, T, h, w), not clamped."""
+        flat = latents.transpose(1, 2).flatten(0, 1)
+        return self.reconstruct(flat).unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    def decode_clips(self, latents: Tensor, max_frames: int = 128) -> Tensor:
+        """Frames (B, 3, T, H, W) in [-1, 1] of clips of raw latents (B, C, T, h, w), at most so many at once."""
+        starts = range(0, latents.shape[2], max_frames)
+        return torch.cat([self.decode_part(latents, start, max_frames) for start in starts], dim=2)
+
+    def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
+        """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
+        first = max(0, start - self.context)
+        per_clip = [self.reconstruct_clips(x[None, :, first : start + num_frames + self.context]) for x in latents]
+        return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
+
     def normalize(self, latents: Tensor) -> Tensor:
         """Raw latents (B, C, ...) to about zero mean and unit variance per channel."""
         return (latents - self._per_channel(self.shift, latents)) / self._per_channel(self.scale, latents)
@@ -145,10 +165,9 @@ class FrameCodec(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Hash (hex) of kind, architecture and weights.
 
-        The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
+        The same on every machine, and for any ``shift`` and ``scale``: it names the raw latents.
         """
-        described = asdict(self.config)
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
                 weights = weights.detach().cpu().contiguous()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from cmmd_lightning.codecs.clip_autoencoder import ClipAutoencoderCodec
 from cmmd_lightning.codecs.frames import AutoencoderKLCodec, CodecConfig, FrameCodec, PixelUnshuffleCodec, plain
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def build_frame_codec(config: CodecConfig | Mapping[str, Any] | None = None) -> 
     codec: FrameCodec
     if config.kind == "pixel_unshuffle":
         codec = PixelUnshuffleCodec(config.unshuffle)
+    elif config.path is None and config.kind == "clip_autoencoder":
+        codec = ClipAutoencoderCodec(config.unshuffle, config.config)
     elif config.path is None:
         codec = AutoencoderKLCodec(_new_network(config), config.shortcut)
     else:

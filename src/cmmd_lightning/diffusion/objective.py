@@ -1,92 +1,24 @@
 """The training objective: diffusion loss plus eta times a contrastive term (arXiv 2312.05412).
 
 Notation: e is the squared error of a predicted velocity, averaged over elements, one number per example and modality;
-e_neg the same number for a wrong partner, e_ref and e_ref_neg those of a frozen reference network. See
-`contrastive_bound` for what is made of them.
+e_neg the same number with a negative in place of the true condition, e_ref and e_ref_neg those of a frozen reference
+network. See `contrastive_bound` for what is made of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from cmmd_lightning.diffusion.bounds import Bound, contrastive_bound
+from cmmd_lightning.diffusion.bounds import contrastive_bound
 from cmmd_lightning.diffusion.draws import Draws
+from cmmd_lightning.diffusion.objective_spec import Form, ObjectiveSpec
 from cmmd_lightning.diffusion.sampling import Denoiser, Pair
-from cmmd_lightning.diffusion.schedule import NoiseSchedule
-
-Form = Literal["condition", "target"]
-
-
-@dataclass(frozen=True)
-class ObjectiveSpec:
-    """Settings of the objective.
-
-    Args:
-        contrastive_weight: The paper's eta, relative to the diffusion loss under the same reduction; 0 is nCMMD. With
-            ``infonce``, 0.2 syncs sooner than the default, at more error with the true partner (``docs/results.md``).
-        form: ``condition``: the condition is replaced by a wrong partner, a second forward gives e_neg. ``target``: the
-            same prediction is held against the wrong partner's velocity, no second forward.
-        bound: ``linear`` (the paper's subtraction, unbounded below in condition form), ``hinge``, ``infonce``, or
-            ``preference``, which holds the network against a frozen one, ``CMMD(pretrained=...)``.
-        temperature: Temperature of ``infonce``, in units of e.
-        margin: Margin of ``hinge``, in units of e.
-        contrastive_share: Share of the examples that the contrastive term is measured on, in (0, 1].
-        task_probabilities: Of joint, video_to_audio and audio_to_video, in this order.
-        drop_probability: How often an example loses its condition, for classifier-free guidance.
-        contrastive_times: The contrastive term is measured only on examples whose diffusion time t, that of the
-            generated modality, lies within, 0 <= low < high <= 1. What is left out counts as 0: unlike the share, this
-            is not made up for, so a narrow range takes weight from the term.
-        beta: Steepness of ``preference``, in units of 1 / e.
-
-    Raises:
-        ValueError: If a value is outside of its range.
-    """
-
-    contrastive_weight: float = 0.05
-    form: Form = "condition"
-    bound: Bound = "infonce"
-    temperature: float = 0.1
-    margin: float = 0.1
-    contrastive_share: float = 1.0
-    task_probabilities: tuple[float, float, float] = (0.34, 0.33, 0.33)
-    drop_probability: float = 0.1
-    contrastive_times: tuple[float, float] = (0.0, 1.0)
-    beta: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("task_probabilities", "contrastive_times"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        times = self.contrastive_times
-        checks = {
-            "contrastive_weight": self.contrastive_weight >= 0,
-            "form": self.form in ("condition", "target"),
-            "bound": self.bound in get_args(Bound),
-            "temperature": self.temperature > 0,
-            "contrastive_share": 0 < self.contrastive_share <= 1,
-            "task_probabilities": len(self.task_probabilities) == 3
-            and min(self.task_probabilities) >= 0
-            and sum(self.task_probabilities) > 0,
-            "drop_probability": 0 <= self.drop_probability < 1,
-            "contrastive_times": len(times) == 2 and 0 <= times[0] < times[1] <= 1,
-            "beta": self.beta > 0,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise ValueError(f"ObjectiveSpec.{name} is out of range: {getattr(self, name)!r}")
-
-    @classmethod
-    def of(cls, spec: ObjectiveSpec | Mapping[str, Any] | None) -> ObjectiveSpec:
-        """An ObjectiveSpec from itself, from its plain-dict form, or the default from None."""
-        return spec if isinstance(spec, ObjectiveSpec) else cls(**(spec or {}))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain-dict form, lists for tuples, as stored in checkpoints."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+from cmmd_lightning.diffusion.schedule import NoiseSchedule, Schedules
 
 
 def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -96,112 +28,117 @@ def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of a batch, from `measure_errors`.
+    """Errors of a batch of B examples, N of them also measured with K negatives; from `measure_errors`.
 
     Args:
         video: e of the video, (B,).
         audio: e of the sound, (B,).
-        video_rows: Examples whose generated video was also measured with wrong partners, (N,).
-        video_negative: e_neg of these, (N, K).
-        audio_rows: Likewise for sound.
-        audio_negative: Likewise for sound.
+        true: e of the N examples in the modality that is measured, (N,).
+        negative: e_neg of these, (N, K); K is 0 without negatives.
     """
 
     video: Tensor
     audio: Tensor
-    video_rows: Tensor
-    video_negative: Tensor
-    audio_rows: Tensor
-    audio_negative: Tensor
-
-    def pairs(self) -> tuple[Pair, Pair]:
-        """Of the video and of the sound: e, (N,), and e_neg, (N, K), of the examples measured with wrong partners."""
-        return (self.video[self.video_rows], self.video_negative), (self.audio[self.audio_rows], self.audio_negative)
+    true: Tensor
+    negative: Tensor
 
 
 def measure_errors(
     network: Denoiser,
-    schedule: NoiseSchedule,
+    schedule: NoiseSchedule | Schedules,
     data: Pair,
     negatives: Pair | None,
     draws: Draws,
     form: Form = "condition",
 ) -> Errors:
-    """Errors with the true partners and, where ``draws.contrastive`` says so, with the wrong ones; one batched forward.
+    """Measure errors with the true condition and, for ``draws.rows``, with negatives; one batched forward.
+
+    The size of the forward depends on B, N and K alone.
 
     Args:
         network: The velocity predictor.
-        schedule: The noise schedule.
+        schedule: The noise schedule, of both modalities or one each.
         data: Clean video latents (B, C, T, H, W) and log-Mel (B, M, L).
-        negatives: Wrong videos (B, K, C, T, H, W) and wrong sounds (B, K, M, L), or None for none.
+        negatives: Other videos (B, K, C, T, H, W) and other sounds (B, K, M, L), or None for none.
         draws: Times, noise and roles.
         form: See `ObjectiveSpec`.
 
     Returns:
         The errors.
     """
-    if negatives is not None and negatives[0].shape[1] == 0:
-        negatives = None
-    video, audio = data
-    z_video = schedule.add_noise(video, draws.noise_video, draws.t_video)
-    z_audio = schedule.add_noise(audio, draws.noise_audio, draws.t_audio)
-    target_video = schedule.velocity(video, draws.noise_video, draws.t_video)
-    target_audio = schedule.velocity(audio, draws.noise_audio, draws.t_audio)
-    none = torch.zeros_like(draws.contrastive)
-    wanted = draws.contrastive if negatives is not None else none
-    # the sound's error needs wrong videos, and the other way round
-    audio_rows = (wanted & draws.generates_audio).nonzero().squeeze(1)
-    video_rows = (wanted & draws.generates_video).nonzero().squeeze(1)
-    count, batch = (negatives[0].shape[1] if negatives is not None else 1), len(video)
-
+    schedules, (video, audio) = Schedules.of(schedule), data
+    batch, count = len(video), 0 if negatives is None else negatives[0].shape[1]
+    z_video = schedules.video.add_noise(video, draws.noise_video, draws.t_video)
+    z_audio = schedules.audio.add_noise(audio, draws.noise_audio, draws.t_audio)
     inputs = [(z_video, z_audio, draws.t_video, draws.t_audio)]
-    if form == "condition" and negatives is not None:
-        for k in range(count):
-            wrong_video = _noised(schedule, negatives[0][:, k], draws.noise_video, draws.t_video, audio_rows)
-            inputs.append((wrong_video, z_audio[audio_rows], draws.t_video[audio_rows], draws.t_audio[audio_rows]))
-        for k in range(count):
-            wrong_audio = _noised(schedule, negatives[1][:, k], draws.noise_audio, draws.t_audio, video_rows)
-            inputs.append((z_video[video_rows], wrong_audio, draws.t_video[video_rows], draws.t_audio[video_rows]))
+    if negatives is not None and count and form == "condition":
+        inputs.append(_with_negatives(schedules, (z_video, z_audio), negatives, draws))
     v_video, v_audio = network(*(torch.cat(parts) for parts in zip(*inputs, strict=True)))
+    target_video = schedules.video.velocity(video, draws.noise_video, draws.t_video)
+    target_audio = schedules.audio.velocity(audio, draws.noise_audio, draws.t_audio)
     error_video = velocity_error(v_video[:batch], target_video)
     error_audio = velocity_error(v_audio[:batch], target_audio)
-
-    if negatives is None:
-        empty = error_video.new_zeros(0, 1)
-        return Errors(error_video, error_audio, video_rows, empty, audio_rows, empty)
+    of_rows = (error.index_select(0, draws.rows) for error in (error_video, error_audio))
+    true = _measured(draws.measures_audio, *of_rows)
+    if negatives is None or not count:
+        return Errors(error_video, error_audio, true, true.new_zeros(len(true), 0))
     if form == "condition":
-        size = [batch, count * len(audio_rows), count * len(video_rows)]
-        audio_negative = velocity_error(v_audio.split(size)[1], target_audio[audio_rows].repeat(count, 1, 1))
-        video_negative = velocity_error(v_video.split(size)[2], target_video[video_rows].repeat(count, 1, 1, 1, 1))
+        outputs = v_video[batch:], v_audio[batch:]
+        targets = _repeated(target_video, draws.rows, count), _repeated(target_audio, draws.rows, count)
     else:
-        audio_negative = _target_errors(schedule, v_audio, negatives[1], draws.noise_audio, draws.t_audio, audio_rows)
-        video_negative = _target_errors(schedule, v_video, negatives[0], draws.noise_video, draws.t_video, video_rows)
-    return Errors(
-        error_video,
-        error_audio,
-        video_rows,
-        video_negative.reshape(count, -1).T,
-        audio_rows,
-        audio_negative.reshape(count, -1).T,
+        outputs = _repeated(v_video, draws.rows, count), _repeated(v_audio, draws.rows, count)
+        targets = _of_negatives("velocity", schedules, negatives, draws)
+    errors = (velocity_error(output, target) for output, target in zip(outputs, targets, strict=True))
+    negative = _measured(draws.measures_audio.repeat_interleave(count), *errors)
+    return Errors(error_video, error_audio, true, rearrange(negative, "(n k) -> n k", k=count))
+
+
+def _measured(measures_audio: Tensor, video: Tensor, audio: Tensor) -> Tensor:
+    """Of the errors of both modalities, (N,), those that are measured."""
+    return torch.where(measures_audio, audio, video)
+
+
+def _repeated(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Rows of (B, ...), each K times: (N K, ...)."""
+    return x.index_select(0, rows).repeat_interleave(count, dim=0)
+
+
+def _of_negatives(
+    relation: Literal["add_noise", "velocity"], schedules: Schedules, negatives: Pair, draws: Draws
+) -> Pair:
+    """A relation of the schedules for the rows' negatives, with noise and times of the true ones: (N K, ...)."""
+    count, own = negatives[0].shape[1], draws.of_rows()
+    video, audio = (x.index_select(0, draws.rows).flatten(0, 1) for x in negatives)
+    noise = (own.noise_video, own.t_video), (own.noise_audio, own.t_audio)
+    repeated = [[part.repeat_interleave(count, dim=0) for part in parts] for parts in noise]
+    return (
+        getattr(schedules.video, relation)(video, *repeated[0]),
+        getattr(schedules.audio, relation)(audio, *repeated[1]),
     )
 
 
-def _noised(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-    return schedule.add_noise(x[rows], eps[rows], t[rows])
+def _with_negatives(
+    schedules: Schedules, z: Pair, negatives: Pair, draws: Draws
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs of the network with the condition replaced, same noise, same times: batches of N K."""
+    count, others = negatives[0].shape[1], _of_negatives("add_noise", schedules, negatives, draws)
+    true, audio = [_repeated(part, draws.rows, count) for part in z], draws.measures_audio.repeat_interleave(count)
+    return (
+        torch.where(_as_mask(audio, true[0]), others[0], true[0]),
+        torch.where(_as_mask(audio, true[1]), true[1], others[1]),
+        _repeated(draws.t_video, draws.rows, count),
+        _repeated(draws.t_audio, draws.rows, count),
+    )
 
 
-def _target_errors(schedule: NoiseSchedule, v: Tensor, wrong: Tensor, eps: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-    """Errors of the same prediction against the velocities of wrong data: (K N,), negative after negative."""
-    errors = [
-        velocity_error(v[rows], schedule.velocity(wrong[rows, k], eps[rows], t[rows])) for k in range(wrong.shape[1])
-    ]
-    return torch.cat(errors)
+def _as_mask(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 @torch.no_grad()
 def reference_errors(
     reference: Denoiser,
-    schedule: NoiseSchedule,
+    schedule: NoiseSchedule | Schedules,
     data: Pair,
     negatives: Pair | None,
     draws: Draws,
@@ -218,14 +155,13 @@ def reference_errors(
         form: See `ObjectiveSpec`.
 
     Returns:
-        The errors of the contrastive examples: their `Errors.pairs` stand beside those of the whole batch. None where
-        there are no such examples.
+        The errors of the N examples, their ``true`` and ``negative`` beside those of the whole batch; None without
+        negatives.
     """
-    rows = draws.contrastive.nonzero().squeeze(1)
-    if negatives is None or len(rows) == 0:
+    if negatives is None:
         return None
-    some, wrong = (data[0][rows], data[1][rows]), (negatives[0][rows], negatives[1][rows])
-    return measure_errors(reference, schedule, some, wrong, draws.take(rows), form)
+    some, others = (tuple(x.index_select(0, draws.rows) for x in pair) for pair in (data, negatives))
+    return measure_errors(reference, schedule, (some[0], some[1]), (others[0], others[1]), draws.of_rows(), form)
 
 
 def diffusion_loss(errors: Errors, draws: Draws) -> Tensor:
@@ -234,27 +170,50 @@ def diffusion_loss(errors: Errors, draws: Draws) -> Tensor:
     return total / len(errors.video)
 
 
-def contrastive_loss(errors: Errors, spec: ObjectiveSpec, reference: Errors | None = None) -> Tensor:
+def contrastive_loss(errors: Errors, draws: Draws, spec: ObjectiveSpec, reference: Errors | None = None) -> Tensor:
     """The contrastive term under the same reduction as `diffusion_loss`: a scalar, to be weighted by eta.
 
-    Measured on a share of the examples, it is divided by that share, so that the weight keeps its meaning; of
-    ``contrastive_times`` this does not hold.
+    It is divided by the number N of examples that are measured, so that the weight means the same for any share: in
+    expectation it is the term of the whole batch. What ``contrastive_times`` leaves out counts as 0.
 
     Args:
         errors: Of the network.
+        draws: Of the same batch.
         spec: Settings.
         reference: Of the frozen network on the same examples, from `reference_errors`; for the bound ``preference``.
 
     Returns:
-        The term.
+        The term; 0 without negatives.
 
     Raises:
-        ValueError: If ``preference`` is measured on an example and there is no reference.
+        ValueError: If ``preference`` has no reference.
     """
-    total = errors.video.new_zeros(())
-    known = (None, None) if reference is None else reference.pairs()
-    for (error, negative), frozen in zip(errors.pairs(), known, strict=True):
-        if len(error):
-            bound = contrastive_bound(error, negative, spec.bound, spec.temperature, spec.margin, spec.beta, frozen)
-            total = total + bound.sum()
-    return total / (len(errors.video) * spec.contrastive_share)
+    if errors.negative.shape[1] == 0:
+        return errors.video.new_zeros(())
+    frozen = None if reference is None else (reference.true, reference.negative)
+    bound = contrastive_bound(
+        errors.true, errors.negative, spec.bound, spec.temperature, spec.margin, spec.beta, frozen
+    )
+    return (bound * draws.weight).sum() / len(draws.weight)
+
+
+def error_totals(errors: Errors, draws: Draws) -> dict[str, Tensor]:
+    """Sum and count, (2,), of each modality's errors, and of what was measured with negatives; nothing waits for them.
+
+    Args:
+        errors: Of a batch.
+        draws: Of the same batch.
+
+    Returns:
+        By ``video``, ``audio`` and, with negatives, these with ``_negative`` (e_neg, mean over negatives) and ``_gap``
+        (e_neg - e).
+    """
+    found = {"video": (errors.video, draws.generates_video), "audio": (errors.audio, draws.generates_audio)}
+    if errors.negative.shape[1]:
+        negative, measured = errors.negative.mean(1), draws.weight > 0
+        for name, rows in (("video", ~draws.measures_audio & measured), ("audio", draws.measures_audio & measured)):
+            found |= {f"{name}_negative": (negative, rows), f"{name}_gap": (negative - errors.true, rows)}
+    return {
+        name: torch.stack([torch.where(rows, value.detach(), 0.0).sum(), rows.sum()])
+        for name, (value, rows) in found.items()
+    }

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from cmmd_lightning.diffusion.schedule import NoiseSchedule, expand_like
+from cmmd_lightning.diffusion.schedule import NoiseSchedule, Schedules, expand_like
 
 Task = Literal["video_to_audio", "audio_to_video", "joint"]
 Denoiser = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -17,7 +17,7 @@ Pair = tuple[Tensor, Tensor]
 GuidanceFrom = Literal["dropped", "shifted"]
 
 
-def ddim_times(num_steps: int) -> Tensor:
+def ddim_times(num_steps: int, device: torch.device | None = None) -> Tensor:
     """Times of a DDIM run, evenly spaced from 1 to 0: (num_steps + 1,).
 
     Raises:
@@ -25,7 +25,7 @@ def ddim_times(num_steps: int) -> Tensor:
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    return torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float64)
+    return torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float32, device=device)
 
 
 def ddim_step(
@@ -191,7 +191,7 @@ def windowed(
 
 def ddim_sample(
     denoiser: Denoiser,
-    schedule: NoiseSchedule,
+    schedule: NoiseSchedule | Schedules,
     video: Tensor,
     audio: Tensor,
     task: Task,
@@ -204,7 +204,7 @@ def ddim_sample(
 
     Args:
         denoiser: Velocity predictor, see `Denoiser`.
-        schedule: The noise schedule.
+        schedule: The noise schedule, of both modalities or one each.
         video: (B, C, T, H, W): clean latents where video is the condition, else standard normal noise.
         audio: (B, M, L): clean normalised log-Mel where sound is the condition, else standard normal noise.
         task: ``video_to_audio``, ``audio_to_video`` or ``joint``.
@@ -223,7 +223,7 @@ def ddim_sample(
         raise ValueError(f"task must be 'video_to_audio', 'audio_to_video' or 'joint', got {task!r}")
     if len(video) != len(audio):
         raise ValueError(f"video and audio must have one batch size, got {len(video)} and {len(audio)}")
-    times = ddim_times(num_steps).to(video.device)
+    schedules, times = Schedules.of(schedule), ddim_times(num_steps, video.device)
     zero = torch.zeros(len(video), dtype=times.dtype, device=video.device)
     for i in range(num_steps):
         t, s = times[i].expand(len(video)), times[i + 1].expand(len(video))
@@ -232,9 +232,9 @@ def ddim_sample(
         v_video, v_audio = denoiser(video, audio, t_video, t_audio)
         fresh: tuple[Tensor | None, Tensor | None] = (None, None) if noise is None or ddim_eta == 0.0 else noise(i)
         if task != "video_to_audio":
-            video = ddim_step(schedule, video, v_video, t, s, ddim_eta, fresh[0])
+            video = ddim_step(schedules.video, video, v_video, t, s, ddim_eta, fresh[0])
         if task != "audio_to_video":
-            audio = ddim_step(schedule, audio, v_audio, t, s, ddim_eta, fresh[1])
+            audio = ddim_step(schedules.audio, audio, v_audio, t, s, ddim_eta, fresh[1])
         if on_step is not None:
             on_step(i)
     return video, audio

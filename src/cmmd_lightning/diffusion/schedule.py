@@ -14,6 +14,7 @@ v      alpha(t) eps - sigma(t) x, the velocity
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -61,12 +62,12 @@ class NoiseSchedule:
         Returns:
             alpha and sigma, float32, of the shape of ``t``; exact at both ends.
         """
-        t = t.double()
+        t = t.float()
         # sin(pi (1 - t) / 2) is cos(pi t / 2), and exactly 0 at t = 1
         signal = self.shift * torch.sin((1 - t) * (math.pi / 2))
         noise = torch.sin(t * (math.pi / 2))
         norm = torch.hypot(signal, noise)
-        return (signal / norm).float(), (noise / norm).float()
+        return signal / norm, noise / norm
 
     def _factors(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.alpha_sigma(t)
@@ -91,3 +92,40 @@ class NoiseSchedule:
         """Noise eps = sigma z + alpha v; ``z``, ``v`` (B, ...), ``t`` (B,)."""
         alpha, sigma = self._factors(z, t)
         return sigma * z + alpha * v
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The noise schedules of the two modalities.
+
+    Args:
+        video: Of the video latents.
+        audio: Of the log-Mel.
+    """
+
+    video: NoiseSchedule = NoiseSchedule()
+    audio: NoiseSchedule = NoiseSchedule()
+
+    @classmethod
+    def of(cls, schedule: NoiseSchedule | Schedules) -> Schedules:
+        """Return schedules as they are, or one schedule for both modalities."""
+        return schedule if isinstance(schedule, Schedules) else cls(schedule, schedule)
+
+    @classmethod
+    def from_shift(cls, shift: float | Mapping[str, float]) -> Schedules:
+        """Build schedules from one shift, or from one for ``video`` and one for ``audio``.
+
+        Raises:
+            ValueError: If a shift is not positive, or the keys are others.
+        """
+        if not isinstance(shift, Mapping):
+            return cls.of(NoiseSchedule(shift))
+        if set(shift) != {"video", "audio"}:
+            raise ValueError(f"schedule_shift: expected a number, or one for video and one for audio, got {shift!r}")
+        return cls(NoiseSchedule(shift["video"]), NoiseSchedule(shift["audio"]))
+
+    @property
+    def shift(self) -> float | dict[str, float]:
+        """The shift of both, or by modality where they differ."""
+        video, audio = self.video.shift, self.audio.shift
+        return video if video == audio else {"video": video, "audio": audio}

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import track
 
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents
-from cmmd_lightning.evaluation.observe import GENERATED, Observer, RoundTrip, Task, sidecar_kinds
+from cmmd_lightning.evaluation.observation import RoundTrip
+from cmmd_lightning.evaluation.observe import GENERATED, Observer, Task, sidecar_kinds
 from cmmd_lightning.evaluation.pairs import PathLike, pair_folders
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, clip_features, quality_metrics
-from cmmd_lightning.evaluation.score import run_facts, score
+from cmmd_lightning.evaluation.scoring import run_facts, score
 from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.functional.events import TOLERANCES
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync

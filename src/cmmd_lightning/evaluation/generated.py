@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor, distributed
 
+from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.diffusion.sampling import GuidanceFrom
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents
-from cmmd_lightning.evaluation.observe import Media, Observation, Observer, Task
+from cmmd_lightning.evaluation.observation import Media, Observation
+from cmmd_lightning.evaluation.observe import Observer, Task
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, quality_metrics
 from cmmd_lightning.evaluation.report import Report, summary_line, write_report
-from cmmd_lightning.evaluation.score import run_facts, score
+from cmmd_lightning.evaluation.scoring import run_facts, score
 from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
 from cmmd_lightning.metrics.functional.events import TOLERANCES
-
-if TYPE_CHECKING:
-    from cmmd_lightning.latent_diffusion import LatentDiffusion
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +68,28 @@ class EvaluationSpec:
             raise ValueError(f"guidance_from: expected {expected}, got {self.guidance_from}")
 
 
+class Generator(Protocol):
+    """What generates, such as `CMMD`."""
+
+    clip: ClipSpec
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    @property
+    def sample(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """Conditions to normalised latents and log-Mel."""
+
+    @property
+    def decode_latents(self) -> Callable[[Tensor], Tensor]:
+        """Normalised latents (B, C, T, h, w) to frames (B, 3, T, H, W) in [-1, 1]."""
+
+    @property
+    def decode_sound(self) -> Callable[[Tensor, int], Tensor]:
+        """Normalised log-Mel (B, M, L) to sound (B, N)."""
+
+
 class GeneratedClips:
     """Generates for true clips as they come, observes what is made, and keeps the observations, not the media.
 
@@ -82,7 +103,7 @@ class GeneratedClips:
         spec: The tasks and settings.
     """
 
-    def __init__(self, model: LatentDiffusion, spec: EvaluationSpec) -> None:
+    def __init__(self, model: Generator, spec: EvaluationSpec) -> None:
         self.model, self.spec = model, spec
         self.senses = Senses(spec.video_events)
         self.extractors = Extractors(build_video_extractor("pixel-statistics"), build_audio_extractor("mel-statistics"))

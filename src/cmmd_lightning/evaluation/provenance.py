@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import cmmd_lightning
+from cmmd_lightning.version import __version__
 
 
 def provenance(command: str | None, seed: int) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def provenance(command: str | None, seed: int) -> dict[str, Any]:
     """
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"command": command, "version": cmmd_lightning.__version__, "seed": seed, "machine": machine()}
+    return {"command": command, "version": __version__, "seed": seed, "machine": machine()}
 
 
 def machine() -> str:

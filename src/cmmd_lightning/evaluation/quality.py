@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cmmd_lightning.evaluation.measures import at_rate
+from cmmd_lightning.evaluation.observation import Media, Observation
 from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
 from cmmd_lightning.metrics.functional.meaning import classifier_agreement
 from cmmd_lightning.metrics.functional.memorisation import memorisation_scores, nearest_distances
 from cmmd_lightning.metrics.functional.quality import frechet_distance_of_features, kernel_distance
 from cmmd_lightning.metrics.weights import weights_hash
-
-if TYPE_CHECKING:
-    from cmmd_lightning.evaluation.observe import Media, Observation
 
 RESAMPLES = 200
 """Of the bootstrap of a distance between sets, which is slow for features of many dimensions."""

@@ -1,8 +1,8 @@
 """Real media files: reading by time, writing, probing."""
 
 from .container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, MediaError, find_media, is_audio, is_video
-from .mux import mux
-from .probe import MediaInfo, probe
+from .muxing import mux
+from .probing import MediaInfo, probe
 from .read import iter_frames, iter_sound, read_frames, read_sound
 from .sound import downmix
 from .write import write_sound, write_video

@@ -24,6 +24,24 @@ def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def clip_positions(length: int, channels: int, like: Tensor) -> Tensor:
+    """Where in the clip each of ``length`` equal parts is centred, as sines and cosines of half to 64 turns a clip.
+
+    Args:
+        length: T or L; streams of any two rates agree on what is the same time.
+        channels: Features C.
+        like: Gives device and type.
+
+    Returns:
+        (length, C).
+    """
+    half = (channels + 1) // 2
+    turns = torch.logspace(-1, 6, half, base=2.0, device=like.device, dtype=torch.float32)
+    places = (torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length
+    angles = 2 * math.pi * places[:, None] * turns
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :channels].to(like.dtype)
+
+
 class TimesEmbedding(nn.Module):
     """Both modalities' times as one feature vector, which every block of both streams reads.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from typing import Literal
 
 import torch
@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor, nn
 
-from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm, zero_init
+from cmmd_lightning.models.blocks import attend, by_clip, by_frame, group_norm, zero_init
+from cmmd_lightning.models.embeddings import clip_positions
 
 FusionKind = Literal["easy", "cross_attention", "none"]
 
@@ -29,9 +30,24 @@ def resample_time(x: Tensor, length: int) -> Tensor:
     """
     if length == x.shape[2]:
         return x
-    if length < x.shape[2]:
-        return F.adaptive_avg_pool1d(x, length)
-    return F.interpolate(x, size=length, mode="linear", align_corners=False)
+    make = _resampling if torch.compiler.is_compiling() else _kept_resampling
+    return x @ make(x.shape[2], length, x.device, x.dtype)
+
+
+def _resampling(before: int, after: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`resample_time` as a matrix (T, T'): one kernel, deterministic in its backward, on every device."""
+    old, new = torch.arange(before, device=device)[:, None], torch.arange(after, device=device)
+    if after < before:
+        first, end = new * before // after, -(-(new + 1) * before // after)
+        return ((old >= first) & (old < end)).to(dtype) / (end - first)
+    places = ((new + 0.5) * (before / after) - 0.5).clamp(0, before - 1)
+    return (1 - (old - places).abs()).clamp(min=0).to(dtype)
+
+
+@functools.cache
+def _kept_resampling(before: int, after: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # it outlives the call that asks for it first
+        return _resampling(before, after, device, dtype)
 
 
 class EasyFusion(nn.Module):
@@ -69,24 +85,6 @@ class EasyFusion(nn.Module):
         )
 
 
-def clip_positions(length: int, channels: int, like: Tensor) -> Tensor:
-    """Where in the clip each of ``length`` equal parts is centred, as sines and cosines of half to 64 turns a clip.
-
-    Args:
-        length: T or L; streams of any two rates agree on what is the same time.
-        channels: Features C.
-        like: Gives device and type.
-
-    Returns:
-        (length, C).
-    """
-    half = (channels + 1) // 2
-    turns = torch.logspace(-1, 6, half, base=2.0, device=like.device, dtype=torch.float32)
-    places = (torch.arange(length, device=like.device, dtype=torch.float32) + 0.5) / length
-    angles = 2 * math.pi * places[:, None] * turns
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :channels].to(like.dtype)
-
-
 class CrossAttention(nn.Module):
     """One stream asks the other: queries from here, keys and values from there, each with its time in the clip.
 
@@ -114,7 +112,7 @@ class CrossAttention(nn.Module):
         places = [clip_positions(part.shape[1], part.shape[3], part)[:, None] for part in (tokens, others)]
         parts = self.query(tokens + places[0]), self.key(others + places[1]), self.value(others)
         q, k, v = (rearrange(part, "b t s (h d) -> b h (t s) d", h=self.heads) for part in parts)
-        h = rearrange(F.scaled_dot_product_attention(q, k, v), "b h (t s) d -> b t s (h d)", s=x.shape[3])
+        h = rearrange(attend(q, k, v), "b h (t s) d -> b t s (h d)", s=x.shape[3])
         return rearrange(self.out(h), "b t s c -> b c t s")
 
 

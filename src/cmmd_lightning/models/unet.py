@@ -17,6 +17,7 @@ from cmmd_lightning.models.blocks import (
     Downsample,
     ResidualBlock,
     SelfAttention,
+    TimeAttention,
     Upsample,
     by_clip,
     by_frame,
@@ -37,6 +38,8 @@ class NetworkSpec:
         audio_channels: Channels of the audio stream at each level; as many levels. Time halves from level to level.
         num_blocks: Residual blocks per level and direction.
         attention_levels: Levels (0 is finest) with self-attention; the bottom always has it.
+        time_attention_levels: Levels where each place of the video also attends to itself at all other times: what a
+            still background and a moving thing look like over the whole clip, at little cost.
         head_channels: Features per attention head.
         embedding_channels: Features of the diffusion times' embedding.
         fusion: ``easy``, ``cross_attention`` or ``none``.
@@ -50,13 +53,14 @@ class NetworkSpec:
     audio_channels: tuple[int, ...] = (96, 128)
     num_blocks: int = 1
     attention_levels: tuple[int, ...] = (1,)
+    time_attention_levels: tuple[int, ...] = ()
     head_channels: int = 32
     embedding_channels: int = 128
     fusion: FusionKind = "easy"
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("video_channels", "audio_channels", "attention_levels"):
+        for name in ("video_channels", "audio_channels", "attention_levels", "time_attention_levels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.video_channels) != len(self.audio_channels):
             raise ValueError(
@@ -77,7 +81,14 @@ class NetworkSpec:
 class JointLevel(nn.Module):
     """Residual blocks of both streams, their fusion, and each stream's self-attention."""
 
-    def __init__(self, video: tuple[int, int], audio: tuple[int, int], spec: NetworkSpec, attention: bool) -> None:
+    def __init__(
+        self,
+        video: tuple[int, int],
+        audio: tuple[int, int],
+        spec: NetworkSpec,
+        attention: bool,
+        over_time: bool = False,
+    ) -> None:
         super().__init__()
 
         def blocks(channels: tuple[int, int], spatial: bool) -> nn.ModuleList:
@@ -89,6 +100,7 @@ class JointLevel(nn.Module):
         self.fusion = build_fusion(spec.fusion, video[1], audio[1], spec.head_channels)
         self.video_attention = SelfAttention(video[1], spec.head_channels) if attention else nn.Identity()
         self.audio_attention = SelfAttention(audio[1], spec.head_channels) if attention else nn.Identity()
+        self.time_attention = TimeAttention(video[1], spec.head_channels) if over_time else nn.Identity()
 
     def forward(self, video: Tensor, audio: Tensor, embedding: Tensor, height: int) -> tuple[Tensor, Tensor]:
         """(B, C, T, S), (B, C', L, 1), (B, D), H -> both streams."""
@@ -97,7 +109,7 @@ class JointLevel(nn.Module):
         for block in self.audio_blocks:
             audio = block(audio, embedding, 1)
         video, audio = self.fusion(video, audio, height)
-        return self.video_attention(video), self.audio_attention(audio)
+        return self.time_attention(self.video_attention(video)), self.audio_attention(audio)
 
 
 class JointUNet(nn.Module):
@@ -125,18 +137,21 @@ class JointUNet(nn.Module):
         video, audio = spec.video_channels, spec.audio_channels
         levels = range(len(video))
         last = len(video) - 1
+
+        def attends(i: int) -> tuple[bool, bool]:
+            return i in spec.attention_levels, i in spec.time_attention_levels
+
         self.embedding = TimesEmbedding(spec.embedding_channels)
         self.video_in = nn.Conv2d(latent_channels + 2, video[0], 3, padding=1)
         self.audio_in = time_conv(n_mels, audio[0])
         self.down = nn.ModuleList(
-            JointLevel((video[i], video[i]), (audio[i], audio[i]), spec, i in spec.attention_levels) for i in levels
+            JointLevel((video[i], video[i]), (audio[i], audio[i]), spec, *attends(i)) for i in levels
         )
         self.video_down = nn.ModuleList(Downsample(video[i], video[i + 1], True) for i in range(last))
         self.audio_down = nn.ModuleList(Downsample(audio[i], audio[i + 1], False) for i in range(last))
-        self.middle = JointLevel((video[-1], video[-1]), (audio[-1], audio[-1]), spec, attention=True)
+        self.middle = JointLevel((video[-1], video[-1]), (audio[-1], audio[-1]), spec, True, False)
         self.up = nn.ModuleList(
-            JointLevel((2 * video[i], video[i]), (2 * audio[i], audio[i]), spec, i in spec.attention_levels)
-            for i in levels
+            JointLevel((2 * video[i], video[i]), (2 * audio[i], audio[i]), spec, *attends(i)) for i in levels
         )
         self.video_up = nn.ModuleList(Upsample(video[i + 1], video[i], True) for i in range(last))
         self.audio_up = nn.ModuleList(Upsample(audio[i + 1], audio[i], False) for i in range(last))

@@ -1,0 +1,227 @@
+"""The commands that are not Lightning's: thin, typed functions."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cmmd_lightning.cli.study_commands import ablate, calibrate, compare
+
+if TYPE_CHECKING:
+    from cmmd_lightning.evaluation import RoundTrip
+    from cmmd_lightning.training.datamodule import AudioVideoDataModule
+
+logger = logging.getLogger(__name__)
+
+
+def render(
+    scene: Literal["bounce", "dance"],
+    output_dir: str,
+    num_clips: int = 16,
+    seed: int = 0,
+    duration: float = 4.0,
+    fps: float = 25.0,
+    height: int = 64,
+    width: int = 64,
+    sample_rate: int = 16000,
+    correlation: float = 1.0,
+    max_shapes: int = 2,
+    streams: Literal["both", "video", "audio"] = "both",
+    num_workers: int = 2,
+) -> int:
+    """Render procedural clips with exact event times.
+
+    Args:
+        scene: bounce (shapes whose impacts sound) or dance (a figure that moves to a beat).
+        output_dir: Folder for the clips and their JSON sidecars.
+        num_clips: How many.
+        seed: A clip follows from scene, seed, its number and the settings below.
+        duration: Seconds of each clip.
+        fps: Frames per second.
+        height: Pixels.
+        width: Pixels.
+        sample_rate: Hz.
+        correlation: Share of the sounds that have a visible cause.
+        max_shapes: Most shapes in one clip (bounce only).
+        streams: both, video (silent mp4) or audio (wav).
+        num_workers: Processes.
+    """
+    from cmmd_lightning.procedural import render as render_clips
+
+    paths = render_clips(
+        scene,
+        output_dir,
+        num_clips,
+        seed,
+        duration=duration,
+        fps=fps,
+        height=height,
+        width=width,
+        sample_rate=sample_rate,
+        correlation=correlation,
+        max_shapes=max_shapes,
+        streams=streams,
+        num_workers=num_workers,
+    )
+    logger.info("%s: %d clips", output_dir, len(paths))
+    return 0
+
+
+def evaluate(
+    task: Literal["video_to_audio", "audio_to_video", "joint"],
+    generated: str,
+    reference: str | None = None,
+    report: str | None = None,
+    ckpt_path: str | None = None,
+    video_events: Literal["auto", "impacts", "turns"] = "auto",
+    linear_sync: str | None = None,
+    video_extractor: str = "pixel-statistics",
+    audio_extractor: str = "mel-statistics",
+    encoders: str | None = None,
+    classifier: str | None = None,
+    training: str | None = None,
+    examples: int = 4,
+    seed: int = 0,
+) -> int:
+    """Measure synchrony and quality of two folders of media, whoever made them.
+
+    Args:
+        task: What was generated.
+        generated: Folder of generated media.
+        reference: Folder of true media of the same stems, with event sidecars where there are any; joint needs none.
+        report: The report's file; its page lies beside it, and a report that is there already is added to.
+            By default report.json in the generated folder.
+        ckpt_path: A checkpoint whose codec and vocoder give the ceiling.
+        video_events: Detector of events in pictures.
+        linear_sync: linear_sync.safetensors, as `cmmd calibrate --fit` writes it from clips of the same kind.
+        video_extractor: Features for distances between sets of pictures: pixel-statistics (no weights, not FVD), or
+            i3d:FILE for FVD.
+        audio_extractor: The same for sound: mel-statistics (no weights, not FAD), vggish:FILE or clap:FOLDER for FAD.
+        encoders: For audio-visual agreement: clip+clap:CLIP,CLAP,LABELS_FILE or torchscript:VIDEO.pt,AUDIO.pt.
+        classifier: Judge of generated against true sound: hf:FOLDER.
+        training: Folder of the clips that the generator was trained on, to look for memorised ones.
+        examples: Clips shown on the page, the best and the worst among them.
+        seed: Of floors and intervals.
+    """
+    from cmmd_lightning.evaluation import Extractors, detail_line, evaluate_folders, summary_line, write_report
+    from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
+    from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
+    from cmmd_lightning.metrics.functional.linear_sync import LinearSync
+
+    result = evaluate_folders(
+        task,
+        generated,
+        reference,
+        video_events=video_events,
+        linear_sync=None if linear_sync is None else LinearSync.load(linear_sync),
+        encoders=None if encoders is None else _built(build_encoders, encoders),
+        extractors=Extractors(
+            _built(build_video_extractor, video_extractor),
+            _built(build_audio_extractor, audio_extractor),
+            None if classifier is None else _built(build_classifier, classifier),
+        ),
+        training=training,
+        round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
+        seed=seed,
+    )
+    written = write_report(result, report or Path(generated) / "report.json", examples=examples)
+    for line in (summary_line(task, result["tasks"][task]), detail_line(result["tasks"][task])):
+        if line:
+            logger.info("%s", line)
+    logger.info("written: %s", ", ".join(str(path) for path in written))
+    scored = result["tasks"][task]["event_f1@100ms"]["n"]
+    return int(bool(result["runs"][task]["errors"]) or scored == 0)
+
+
+def _built(build: Callable[[str], Any], spec: str) -> Any:
+    """What a flag names.
+
+    Raises:
+        ValueError: If it cannot be loaded, whatever the library of its format raises.
+    """
+    try:
+        return build(spec)
+    except (ValueError, OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # safetensors, TorchScript and transformers have their own
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(f"{spec}: expected weights of that format, got {reason[:200]}") from error
+
+
+def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:
+    """Media to latent and Mel cache: resumable, parallel, shardable.
+
+    Args:
+        data: The data.
+        shard: i/n, to take the i-th of n shares of the files.
+
+    Raises:
+        ValueError: If ``shard`` is not of that form.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"--shard {shard}: expected i/n with 1 <= i <= n, such as 3/16")
+    report = data.prepare((int(match[1]), int(match[2])))
+    quality = data.round_trip()
+    if quality is not None:
+        logger.info(
+            "round trip of %d clips: frames %.1f dB PSNR; sound %.1f dB log-spectral distance (griffin_lim)", *quality
+        )
+    return int(bool(report.failed))
+
+
+def describe(settings: Mapping[str, Any], negatives: Mapping[str, Any], batch_size: int, max_steps: int) -> int:
+    """The cost card of a config: parameters, FLOPs, memory, cache size.
+
+    Args:
+        settings: The model's settings.
+        negatives: The data's wrong partners.
+        batch_size: Examples per process and step.
+        max_steps: Steps.
+    """
+    from cmmd_lightning.data.stream.negatives import NegativeSpec
+    from cmmd_lightning.training.cost import cost_card
+
+    card = cost_card(settings, negatives=NegativeSpec.of(negatives), batch_size=batch_size, max_steps=max_steps)
+    for name, value in card.items():
+        logger.info("%-34s %s", name, value)
+    return 0
+
+
+def codec_round_trip(ckpt_path: str, task: str) -> RoundTrip:
+    """The true clip through codec or vocoder of a checkpoint, for the ceiling of a score."""
+    import torch
+
+    from cmmd_lightning.evaluation import RoundTrip
+    from cmmd_lightning.training.module import CMMD
+
+    model = CMMD.from_pretrained(ckpt_path)
+    clip = model.clip
+
+    @torch.no_grad()
+    def sound(samples: torch.Tensor) -> torch.Tensor:
+        return model.decode_sound(model.encode_sound(samples[None]), len(samples))[0]
+
+    @torch.no_grad()
+    def frames(pictures: torch.Tensor) -> torch.Tensor:
+        pixels = pictures.float().transpose(0, 1)[None] / 127.5 - 1
+        restored = model.decode_latents(model.encode_frames(pixels))[0].transpose(0, 1)
+        return ((restored + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    return RoundTrip(
+        sound=sound, sample_rate=clip.sample_rate, frames=frames, fps=clip.fps, size=(clip.height, clip.width)
+    )
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "calibrate": calibrate,
+    "render": render,
+    "describe": describe,
+    "ablate": ablate,
+    "compare": compare,
+}

@@ -1,0 +1,177 @@
+"""LightningCLI for CMMD: one parser for the model and the frame VAE, and generation from files."""
+
+from __future__ import annotations
+
+import logging
+from inspect import signature
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from cmmd_lightning.cli.commands import describe, prepare
+from cmmd_lightning.cli.resume_flags import (
+    CHECKPOINT_WORDS,
+    find_checkpoint,
+    flags_of,
+    refuse_other_run,
+    refuse_overruled,
+    stored_hyperparameters,
+)
+from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.evaluation.generated import EvaluationSpec
+from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.writer import PredictionWriter
+from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
+from cmmd_lightning.training.datamodule import AudioVideoDataModule
+from cmmd_lightning.training.module import CMMD
+
+logger = logging.getLogger(__name__)
+
+_MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
+
+
+def _with_default_model(args: list[str]) -> list[str]:
+    """The arguments with CMMD as the model that flags and configs may replace.
+
+    As the parser's default, its own settings would stay where a config names another class that has such settings too.
+    """
+    first = sum(not arg.startswith("-") for arg in args[:1])  # after the subcommand
+    return [*args[:first], "--model=cmmd_lightning.CMMD", *args[first:]]
+
+
+class CMMDCLI(LightningCLI):
+    """LightningCLI with CMMD as the default model, its sizes handed to the data, and ``predict`` on files."""
+
+    def __init__(self, args: list[str] | None = None, command: str | None = None, **kwargs: Any) -> None:
+        self.typed, self.command = list(args or []), command
+        self.checkpoint: str | None = None
+        self.status = 0
+        super().__init__(
+            LightningModule,
+            AudioVideoDataModule,
+            subclass_mode_model=True,
+            args=_with_default_model(self.typed),
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            **kwargs,
+        )
+
+    # ---- parsing
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Errors are raised, and told in one line by `main`."""
+        return super().init_parser(**{"exit_on_error": False, **kwargs})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """CMMD is the model where none is named."""
+        if self.command is not None:
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
+        if self.command == "prepare":
+            parser.add_argument("--shard", type=str, default="1/1", help="i/n: take the i-th of n shares of the files")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})
+        if subcommand == "test":
+            parser.add_class_arguments(EvaluationSpec, "evaluation")
+        if subcommand == "predict":
+            parser.add_class_arguments(GenerationSpec, "generate", skip={"inputs"})
+            parser.add_argument("--generate.inputs", nargs="+", type=str, default=[], help="media files or folders")
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Takes the model's class and sizes from the checkpoint; flags against it are refused.
+
+        Raises:
+            UsageError: If there is no such checkpoint, it is no checkpoint of ours, or a flag contradicts it.
+        """
+        subcommand = self.config.get("subcommand")
+        if not subcommand:
+            return
+        config = self.config[subcommand]
+        last = subcommand == "fit" and config.get("ckpt_path") == "last"
+        asked = any(arg.startswith("--ckpt_path") for arg in self.typed)
+        config.ckpt_path = self.checkpoint = find_checkpoint(config.get("ckpt_path"), subcommand, config.trainer)
+        if self.checkpoint is None or self.checkpoint in CHECKPOINT_WORDS:
+            return
+        stored = stored_hyperparameters(self.checkpoint)
+        class_path = stored.pop("_class_path")
+        known = signature(_MODELS[class_path.rpartition(".")[2]]).parameters
+        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
+        flags = flags_of(self.typed, "model")
+        settings = config.model.get("init_args") or {}
+        if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
+            model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
+            flags.pop("pretrained", None)
+        if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
+            flags.pop("codec.path", None)
+            flags.pop("vocoder", None)
+        refuse_overruled(flags, stored, self.checkpoint)
+        if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
+            refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
+        self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
+
+    def before_instantiate_classes(self) -> None:
+        """Hands the model's sizes to the data; keeps predictions free of log folders."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        sizes = config.model.init_args
+        for name in ("clip", "codec"):
+            if name in sizes:
+                for flag in flags_of(self.typed, f"data.{name}"):
+                    raise UsageError(
+                        f"--data.{name}.{flag}: data are cut as the model wants, see --model.{name}.{flag}"
+                    )
+                config.data[name] = sizes[name]
+        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
+            config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+            if config.trainer.logger is None:
+                config.trainer.logger = False
+
+    def instantiate_classes(self) -> None:
+        """Nothing for ``describe``: it reads the settings."""
+        if self.command != "describe":
+            super().instantiate_classes()
+
+    # ---- test and predict
+
+    def before_test(self) -> None:
+        """What the test generates, and how."""
+        group = self.config_init.test.evaluation
+        if isinstance(self.model, CMMD):
+            self.model.evaluation = group if isinstance(group, EvaluationSpec) else EvaluationSpec(**vars(group))
+
+    def before_predict(self) -> None:
+        """Generation from files: inputs to the data, settings to the model, a writer to the trainer."""
+        group = self.config_init.predict.generate
+        spec = group if isinstance(group, GenerationSpec) else GenerationSpec(**vars(group))
+        if not isinstance(self.model, CMMD):
+            raise UsageError(f"predict: expected a checkpoint of CMMD, got one of {type(self.model).__name__}")
+        self.model.generation = self.datamodule.generation = spec
+        self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
+        self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
+
+    def after_predict(self) -> None:
+        """An input that failed shows in the exit status."""
+        self.status = int(bool(self.writer.failed))
+
+
+def run_lightning(args: list[str]) -> int:
+    """Runs ``fit``, ``validate``, ``test`` or ``predict`` and gives the exit status."""
+    return CMMDCLI(args).status
+
+
+def run_with_config(command: str, args: list[str]) -> int:
+    """Runs ``prepare`` or ``describe`` on the data or the model of a config."""
+    cli = CMMDCLI(args, command=command, run=False)
+    if command == "prepare":
+        return prepare(cli.datamodule, cli.config.shard)
+    config = cli.config
+    if config.model.class_path.rpartition(".")[2] != "CMMD":
+        raise UsageError(f"describe: expected a config of CMMD, got one of {config.model.class_path}")
+    data, steps = config.data.as_dict(), config.trainer.max_steps
+    return describe(config.model.init_args.as_dict(), data["negatives"], data["batch_size"], steps)

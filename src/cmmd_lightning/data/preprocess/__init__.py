@@ -1,0 +1,1 @@
+"""From media files to the cache of latents and log-Mels."""

@@ -1,0 +1,1 @@
+"""The endless training stream, and its negatives."""

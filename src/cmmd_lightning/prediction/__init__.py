@@ -1,0 +1,1 @@
+"""From input files to generated files: plan, sample over windows, decode, write."""

@@ -1,0 +1,1 @@
+"""Experiments made of what is below: ablations, and the measures measured."""

@@ -1,0 +1,1 @@
+"""How well each measure tells known faults from clips in sync: ``cmmd calibrate``."""

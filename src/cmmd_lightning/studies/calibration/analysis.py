@@ -1,0 +1,128 @@
+"""What scores under known faults say of a measure: AUROC, steadiness, the smallest offset it resolves, its bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import mannwhitneyu, rankdata
+
+from cmmd_lightning.evaluation.measures import is_lag, size_of_lag
+
+RESOLVED = 0.9
+"""AUROC from which an offset counts as resolved, both ways and at every greater one too."""
+TRUE = "true"
+
+Row = dict[str, Any]
+
+
+def auroc(true: np.ndarray, faulty: np.ndarray) -> float:
+    """Probability that a true clip scores higher than a faulty one, ties counting half.
+
+    Args:
+        true: (N,) scores.
+        faulty: (M,) scores.
+
+    Returns:
+        In [0, 1].
+
+    Example:
+        >>> auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
+        0.875
+    """
+    return float(_auroc(true, faulty))
+
+
+def _auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
+    """(...,) of (..., N) and (..., M)."""
+    pairs = true.shape[-1] * faulty.shape[-1]
+    return mannwhitneyu(true, faulty, axis=-1, method="asymptotic").statistic / pairs
+
+
+def analyse(rows: Sequence[Row], offsets: Sequence[float], *, resamples: int = 500) -> dict[str, Any]:
+    """What the rows say of each measure.
+
+    Args:
+        rows: Of :func:`cmmd_lightning.studies.calibration.calibrate.calibrate_set`.
+        offsets: Seconds that were tried, both ways.
+        resamples: Of the bootstrap over clips.
+
+    Returns:
+        ``num_clips``, ``seconds``, ``periods`` (the range, or null), and ``measures``: for each, ``true`` (its mean
+        on clips in sync; of a lag, of its size), ``bias`` (of a lag: its median on clips in sync, signed, in seconds),
+        ``mean`` (fault to the mean score), ``auroc`` (fault to AUROC), ``ci95`` (fault to its interval over clips),
+        ``monotonicity``, and ``resolves`` (seconds, or null).
+    """
+    names = list(rows[0]["scores"][TRUE])
+    periods = [row["period"] for row in rows if row["period"]]
+    return {
+        "num_clips": len(rows),
+        "seconds": round(float(np.mean([row["duration"] for row in rows])), 3),
+        "periods": [min(periods), max(periods)] if periods else None,
+        "measures": {name: _analyse_measure(name, offsets, rows, resamples) for name in names},
+    }
+
+
+def _analyse_measure(name: str, offsets: Sequence[float], rows: Sequence[Row], resamples: int) -> dict[str, Any]:
+    faults = [fault for fault in rows[0]["scores"] if fault != TRUE]
+    table = {fault: _goodness(name, [row["scores"][fault][name] for row in rows]) for fault in (TRUE, *faults)}
+    reference = {fault: f"{fault.split(',')[0]}" if "," in fault else TRUE for fault in faults}
+    found = {fault: auroc(table[reference[fault]], table[fault]) for fault in faults}
+    draws = np.random.default_rng(0).integers(0, len(rows), (resamples, len(rows)))
+    intervals = {}
+    for fault in faults:
+        values = _auroc(table[reference[fault]][draws], table[fault][draws])
+        intervals[fault] = [float(x) for x in np.quantile(values, [0.025, 0.975])]
+    lags = [row["scores"][TRUE][name] for row in rows if row["scores"][TRUE][name] is not None]
+    return {
+        "true": _mean(name, table[TRUE]),
+        "bias": float(np.median(lags)) if is_lag(name) and lags else None,
+        "mean": {fault: _mean(name, values) for fault, values in table.items() if fault != TRUE},
+        "auroc": found,
+        "ci95": intervals,
+        "monotonicity": _monotonicity(table, offsets, rows),
+        "resolves": _resolves(found, offsets),
+    }
+
+
+def _mean(name: str, goodness: np.ndarray) -> float:
+    """The mean score; of a lag, of its size."""
+    return float(np.mean(np.abs(goodness) if is_lag(name) else goodness))
+
+
+def _goodness(name: str, values: Sequence[float | None]) -> np.ndarray:
+    """Scores of which higher is better: of a lag, the size, negative."""
+    filled = [float("nan") if value is None else value for value in values]
+    return np.array([-size_of_lag(value) for value in filled]) if is_lag(name) else np.array(filled)
+
+
+def worse_way(found: Mapping[str, float], offset: float) -> float:
+    """The lower AUROC of an offset's two directions."""
+    return min(found[f"offset {late * 1000:+g} ms"] for late in (offset, -offset))
+
+
+def _resolves(found: Mapping[str, float], offsets: Sequence[float]) -> float | None:
+    """The smallest offset from which on all are resolved."""
+    smallest = None
+    for offset in sorted(offsets, reverse=True):
+        if worse_way(found, offset) < RESOLVED:
+            break
+        smallest = offset
+    return smallest
+
+
+def _monotonicity(table: Mapping[str, np.ndarray], offsets: Sequence[float], rows: Sequence[Row]) -> float:
+    """Mean over clips and directions of minus Spearman's correlation of score and offset (1: falls all the way).
+
+    Of periodic clips, only offsets below half of the period count: beyond it a clip comes into step again.
+    """
+    found = []
+    for i, row in enumerate(rows):
+        reach = [offset for offset in sorted(offsets) if not row["period"] or offset < row["period"] / 2]
+        for sign in (1, -1):
+            scores = [table[TRUE][i], *(table[f"offset {sign * offset * 1000:+g} ms"][i] for offset in reach)]
+            ranks = rankdata(np.round(scores, 9))
+            constant = len(set(ranks)) == 1
+            found.append(0.0 if constant else -float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]))
+    return float(np.mean(found))

@@ -1,0 +1,245 @@
+"""The calibration as files: the numbers (json), the tables (md, html) and the figure (png)."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmmd_lightning.evaluation.figures import new_figure, to_data_uri
+from cmmd_lightning.evaluation.measures import is_lag
+from cmmd_lightning.evaluation.page import STYLE
+from cmmd_lightning.evaluation.report import write_whole
+from cmmd_lightning.studies.calibration.analysis import RESOLVED, worse_way
+from cmmd_lightning.studies.calibration.calibrate import PROBE
+from cmmd_lightning.studies.calibration.faults import RATES
+
+Calibration = Mapping[str, Any]
+Table = list[list[str]]
+
+SHOWN = {
+    "event_f1@mean": ("#4575b4", "-"),
+    "event_lag": ("#4575b4", "--"),
+    "linear_sync": ("#1a9850", "-"),
+    "linear_sync_lag": ("#1a9850", "--"),
+    "motion_loudness_correlation": ("#e08214", "-"),
+    "motion_loudness_lag": ("#e08214", "--"),
+    "av_align[tempotokens-2025]": ("#d73027", "-"),
+    "av_align[tempotokens-2024]": ("#d73027", ":"),
+}
+"""Measures in the figure, with colour and line."""
+FAULTS = ("swapped partner", "dropped 25%", "dropped 50%", "added 25%", "added 50%", "drift 2%", "drift 5%")
+NOTE = (
+    "AUROC: the probability that a clip in sync scores better than a faulty one, ties counting half; 0.5 is a coin, 1 "
+    "is always. Of an offset, the worse of its two directions. *resolves*: the smallest offset from which on the AUROC "
+    f"is {RESOLVED} or more, both ways. *steady*: how steadily the score falls as the offset grows, clip by clip "
+    "(minus Spearman's correlation; 1 is all the way). *bias*: the median lag found in clips that are in sync."
+)
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
+    """Write ``calibration.json``, ``.md``, ``.html`` and ``.png``.
+
+    Args:
+        calibration: ``provenance``, ``sets`` (name to what `analyse` gave)
+            and ``errors``.
+        folder: Where to.
+
+    Returns:
+        The files.
+    """
+    figure = calibration_figure(calibration["sets"])
+    picture = folder / "calibration.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=90, metadata={"Software": None})
+    return [
+        write_whole(folder / "calibration.json", json.dumps(calibration, indent=1, allow_nan=False) + "\n"),
+        write_whole(folder / "calibration.md", _markdown(calibration)),
+        write_whole(folder / "calibration.html", _page(calibration, figure)),
+        picture,
+    ]
+
+
+def calibration_lines(calibration: Calibration) -> list[str]:
+    """The outcome in a line for each set and chief measure."""
+    lines = []
+    for name, found in calibration["sets"].items():
+        for measure in SHOWN:
+            entry = found["measures"].get(measure)
+            if entry is not None:
+                at, swapped = worse_way(entry["auroc"], PROBE), entry["auroc"]["swapped partner"]
+                lines.append(
+                    f"{name}: {measure}: AUROC {at:.2f} at {PROBE * 1000:g} ms, {swapped:.2f} for swapped partners; "
+                    f"resolves {_resolved(entry)}"
+                )
+    return lines
+
+
+def offsets_of(found: Mapping[str, Any]) -> list[float]:
+    """The offsets of a set in seconds, ascending."""
+    faults = next(iter(found["measures"].values()))["auroc"]
+    return sorted(float(f.split()[1]) / 1000 for f in faults if f.startswith("offset +"))
+
+
+def _resolved(entry: Mapping[str, Any]) -> str:
+    return "none" if entry["resolves"] is None else f"{entry['resolves'] * 1000:g} ms"
+
+
+def fault_table(found: Mapping[str, Any]) -> Table:
+    """Measures by faults, with heads."""
+    offsets = offsets_of(found)
+    faults = [fault for fault in FAULTS if fault in next(iter(found["measures"].values()))["auroc"]]
+    rows = [["measure", *(f"{offset * 1000:g} ms" for offset in offsets), "resolves", "steady", "bias", *faults]]
+    for name, entry in found["measures"].items():
+        auroc = entry["auroc"]
+        cells = [f"{worse_way(auroc, offset):.2f}" for offset in offsets]
+        bias = "" if entry["bias"] is None else f"{entry['bias'] * 1000:+.0f} ms"
+        cells += [_resolved(entry), f"{entry['monotonicity']:.2f}", bias]
+        rows.append([name, *cells, *(f"{auroc[fault]:.2f}" for fault in faults)])
+    return rows
+
+
+def harmless_table(found: Mapping[str, Any]) -> Table:
+    """Measures by changes that leave a clip in sync, with heads: the mean score, of lags its size, and the AUROC."""
+    every = next(iter(found["measures"].values()))["auroc"]
+    changes = [f for f in every if not f.startswith("offset") and f not in FAULTS and "," not in f]
+    rows = [["measure", "in sync", *changes]]
+    for name, entry in found["measures"].items():
+        cells = [f"{_score(name, entry['mean'][change])} ({entry['auroc'][change]:.2f})" for change in changes]
+        rows.append([name, _score(name, entry["true"]), *cells])
+    return rows
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value * 1000:.0f} ms" if is_lag(name) else f"{value:.2f}"
+
+
+def rate_table(found: Mapping[str, Any]) -> Table:
+    """Measures by frame rate: AUROC of the offset `PROBE`, the worse of both ways, with heads."""
+    every = next(iter(found["measures"].values()))["auroc"]
+    rates = [rate for rate in RATES if f"{rate:g} fps" in every]
+    rows = [["measure", *(f"{rate:g} fps" for rate in rates)]]
+    signs = (f"offset {PROBE * 1000:+g} ms", f"offset {-PROBE * 1000:+g} ms")
+    for name, entry in found["measures"].items():
+        worse = [min(entry["auroc"][f"{rate:g} fps, {sign}"] for sign in signs) for rate in rates]
+        rows.append([name, *(f"{value:.2f}" for value in worse)])
+    return rows
+
+
+def _sections(found: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    return [
+        ("Faults: higher is better", fault_table(found)),
+        ("Changes that leave a clip in sync: mean score, and AUROC, of which 0.50 is best", harmless_table(found)),
+        (f"{PROBE * 1000:g} ms at other frame rates: higher is better", rate_table(found)),
+    ]
+
+
+def _about(name: str, found: Mapping[str, Any]) -> str:
+    text = f"{found['num_clips']} clips, {found['seconds']:g} s of each; events in pictures: {found['video_events']}"
+    if found.get("linear_sync"):
+        text += f"; linear_sync fitted on {found['linear_sync']}"
+    if found["periods"]:
+        low, high = found["periods"]
+        text += (
+            f". Periodic, every {low * 1000:.0f} to {high * 1000:.0f} ms: such clips come into step again after a "
+            "period, and a score can fall steadily below half of it only; *steady* looks no further"
+        )
+    return f"{name}: {text}."
+
+
+def _markdown(calibration: Calibration) -> str:
+    lines = ["# How well synchrony measures tell known faults", "", NOTE, ""]
+    for name, found in calibration["sets"].items():
+        lines += [f"## {name}", "", _about(name, found), ""]
+        for title, (heads, *rows) in _sections(found):
+            lines += [f"### {title}", "", _line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+            lines += [*map(_line, rows), ""]
+    lines += [f"Not read: {line}" for line in calibration["errors"]]
+    facts = "; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items())
+    return "\n".join([*lines, "", facts, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _page(calibration: Calibration, figure: Figure) -> str:
+    body = ["<h1>How well synchrony measures tell known faults</h1>", f"<p>{html.escape(NOTE)}</p>"]
+    body.append(f'<p><img alt="AUROC over the offset, and by fault" src="{to_data_uri(figure)}"></p>')
+    for name, found in calibration["sets"].items():
+        body.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(_about(name, found))}</p>")
+        for title, (heads, *rows) in _sections(found):
+            table = "".join(
+                "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+                for tag, row in [("th", heads), *(("td", row) for row in rows)]
+            )
+            body.append(f"<h3>{html.escape(title)}</h3><table>{table}</table>")
+    body += [f'<p class="note">Not read: {html.escape(line)}</p>' for line in calibration["errors"]]
+    facts = "; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items())
+    body.append(f'<p class="note">{html.escape(facts)}</p>')
+    style = STYLE + "body { max-width: 90rem; } table { font-size: 12px; } td, th { padding: .1rem .4rem; }"
+    content = "\n".join(body)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Calibration of synchrony measures</title>'
+        f"<style>{style}</style></head>\n<body>\n{content}\n</body></html>\n"
+    )
+
+
+def calibration_figure(sets: Mapping[str, Any]) -> Figure:
+    """AUROC over the signed offset, and by fault and change, a column for each set.
+
+    Args:
+        sets: Name to what `analyse` gave.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(5.4 * len(sets), 7.6)
+    grid = figure.subplots(2, len(sets), squeeze=False, gridspec_kw={"height_ratios": [1, 1.15]})
+    for column, (name, found) in enumerate(sets.items()):
+        _curves(grid[0, column], name, found)
+        _cells(grid[1, column], found)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, 2 * len(sets)), fontsize=8)
+    return figure
+
+
+def _curves(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
+    offsets = offsets_of(found)
+    x = np.array([-o for o in reversed(offsets)] + [0.0] + offsets) * 1000
+    for measure, (colour, line) in SHOWN.items():
+        if measure not in found["measures"]:
+            continue
+        entry = found["measures"][measure]
+        y = [0.5 if ms == 0 else entry["auroc"][f"offset {ms:+g} ms"] for ms in x]
+        axes.plot(x, y, line, color=colour, marker=".", label=measure)
+        ends = [[0.5, 0.5] if ms == 0 else entry["ci95"][f"offset {ms:+g} ms"] for ms in x]
+        if line == "-":
+            low, high = zip(*ends, strict=True)
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.axhline(0.5, color="#999999", linewidth=0.8)
+    axes.set(title=f"{name} ({found['num_clips']} clips)", ylim=(-0.03, 1.03), xlabel="sound late by (ms)")
+    axes.set_ylabel("AUROC: in sync against offset")
+    axes.grid(alpha=0.3)
+
+
+def _cells(axes: Axes, found: Mapping[str, Any]) -> None:
+    measures = [measure for measure in SHOWN if measure in found["measures"]]
+    every = found["measures"][measures[0]]["auroc"]
+    faults = [fault for fault in every if not fault.startswith("offset") and "," not in fault]
+    values = np.array([[found["measures"][measure]["auroc"][fault] for measure in measures] for fault in faults])
+    axes.imshow(values, vmin=0, vmax=1, cmap="RdYlBu", aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        ink = "white" if abs(value - 0.5) > 0.42 else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=ink)
+    split = sum(fault in FAULTS for fault in faults) - 0.5
+    axes.axhline(split, color="black", linewidth=1.5)  # above: faults; below: changes that leave a clip in sync
+    axes.set_xticks(range(len(measures)), measures, rotation=35, ha="right", fontsize=7)
+    axes.set_yticks(range(len(faults)), faults, fontsize=7)
+    axes.set_title("above the line: faults, 1 is best; below: harmless changes, 0.5 is best", fontsize=7)
