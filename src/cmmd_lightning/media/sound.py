@@ -20,7 +20,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from .container import READABLE, MediaError, check_exists, reported, sndfile_name, url
-from .downmix import Downmix, measured
+from .mixing import Downmix, measured
 from .stream import Kind
 from .timeline import Decoded, MediaFile, Span
 
