@@ -60,7 +60,7 @@ def level(path) -> float:
 
 @pytest.mark.parametrize("suffix", [".wav", ".mkv"])
 @pytest.mark.parametrize("name", CASES)
-def test_levels(tmp_path, name, suffix):
+def test_levels(tmp_path, caplog, name, suffix):
     channels, layout, note = CASES[name]
     if suffix == ".mkv" and layout == "2.1":
         pytest.skip("Matroska does not tell the places of plain samples' channels")
@@ -71,6 +71,7 @@ def test_levels(tmp_path, name, suffix):
     said = downmix(path).note or ""
     assert any(part in said for part in note.split("|")) if note else not said
     assert probe(path, verify=True).notes == ((said,) if said else ())
+    assert [record.getMessage() for record in caplog.records] == ([f"{path}: {said}"] if "cancel out" in said else [])
 
 
 def test_unnamed_channels(tmp_path):

@@ -29,10 +29,12 @@ class Downmix:
     Attributes:
         weights: Factor of each channel.
         note: What was done beside mixing by the layout, in one line; None for nothing.
+        cancelled: Whether the channels cancel out, so that one stands for all.
     """
 
     weights: tuple[float, ...]
     note: str | None = None
+    cancelled: bool = False
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """float32 (n,) of float32 (C, n)."""
@@ -68,11 +70,11 @@ def measured(blocks: Iterable[np.ndarray], names: Sequence[str], rate: int, seco
     weights = gains / gains[active].sum() if active.any() else gains / gains.sum()
     mixed = np.einsum("c,scd,d->s", weights, segments, weights)
     agreeing = (np.sqrt(powers) @ weights) ** 2
-    cancelled = mixed < _CANCELLED * powers @ weights**2
-    if agreeing[cancelled].sum() > _MANY * agreeing.sum():
+    lost = mixed < _CANCELLED * powers @ weights**2
+    if agreeing[lost].sum() > _MANY * agreeing.sum():
         loudest = int(np.argmax(np.where(active, power, -1.0)))
         note = f"the channels cancel out (opposite phases or delays): {names[loudest]} taken alone"
-        return Downmix(tuple(float(i == loudest) for i in range(len(names))), note)
+        return Downmix(tuple(float(i == loudest) for i in range(len(names))), note, cancelled=True)
     gain = float(np.sqrt(agreeing.sum() / mixed.sum())) if mixed.sum() > 0 else 1.0
     silent = list(itertools.compress(names, ~active & (gains > 0))) if power.any() else []
     notes = [f"silent channels: {' '.join(silent)}"] if silent else []

@@ -75,7 +75,7 @@ def probe(path: str | os.PathLike[str], *, verify: bool = False) -> MediaInfo:
         >>> import tempfile, torch
         >>> from cmmd_lightning.media import write_sound
         >>> path = f"{tempfile.mkdtemp()}/silence.wav"
-        >>> write_sound(path, torch.zeros(8000), 16000)
+        >>> _ = write_sound(path, torch.zeros(8000), 16000)
         >>> info = probe(path)
         >>> info.duration, info.sample_rate, info.has_video, info.problems
         (0.5, 16000, False, ('no picture',))

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .container import READABLE, MediaError, reported
 from .fit import Fitter
-from .sound import PcmFile, StreamSound, open_sound, resampled
+from .resampling import resampled
+from .sound import PcmFile, StreamSound, open_sound
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
 
@@ -55,7 +56,8 @@ def read_frames(
         >>> import tempfile
         >>> from cmmd_lightning.media import write_video
         >>> path = f"{tempfile.mkdtemp()}/clip.mp4"
-        >>> write_video(path, torch.arange(25, dtype=torch.uint8)[:, None, None, None].expand(25, 3, 32, 32) * 10, 25.0)
+        >>> frames = torch.arange(25, dtype=torch.uint8)[:, None, None, None].expand(25, 3, 32, 32) * 10
+        >>> _ = write_video(path, frames, 25.0)
         >>> read_frames(path, start=0.2, num_frames=4, fps=10.0).shape
         torch.Size([4, 3, 32, 32])
     """
@@ -136,7 +138,7 @@ def read_sound(path: str | os.PathLike[str], *, start: float = 0.0, num_samples:
         >>> import tempfile
         >>> from cmmd_lightning.media import write_sound
         >>> path = f"{tempfile.mkdtemp()}/ramp.wav"
-        >>> write_sound(path, torch.linspace(0, 1, 8000), 8000)
+        >>> _ = write_sound(path, torch.linspace(0, 1, 8000), 8000)
         >>> [round(x, 2) for x in read_sound(path, start=0.5, num_samples=3, sample_rate=8000).tolist()]
         [0.5, 0.5, 0.5]
     """

@@ -1,13 +1,12 @@
-"""A stream's sound as one unbroken mono signal on the file's clock, and its resampling piece by piece."""
+"""A stream's sound as one unbroken mono signal on the file's clock."""
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol, Self
 
@@ -15,27 +14,23 @@ import av
 import av.error
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
-from torchaudio.functional import resample
 
 from .container import READABLE, MediaError, check_exists, reported, sndfile_name, url
 from .mixing import Downmix, measured
 from .stream import Kind
 from .timeline import Decoded, MediaFile, Span
 
+logger = logging.getLogger(__name__)
+
 JITTER = 0.0015  # seconds between the end of a block and the time of the next that are taken for rounding
 _MAGIC = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b".snd", b"caff"}
 _LOOK = 600.0  # seconds of sound from which a downmix is found
 _BLOCK = 1 << 16  # samples read from a PCM file at a time
-_FILTER_WIDTH = 32  # zero crossings of the resampling filter on either side
-_ROLLOFF = 0.945
-_LARGEST_KERNEL = 20_000_000
 _CUT_SHORT = re.compile(r"^ *(data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Sound(Protocol):
-    """Sound at its own rate: what :func:`resampled` reads."""
+    """Sound at its own rate: what :func:`mono` reads."""
 
     path: str
     rate: int
@@ -221,7 +216,10 @@ def downmix(path: str | os.PathLike[str]) -> Downmix:
 @lru_cache(maxsize=4096)
 def _downmix(path: str, size: int, changed: int) -> Downmix:
     with reported(path, READABLE), open_sound(path) as sound:
-        return measured(_readable(sound.blocks(0)), sound.names, sound.rate, _LOOK)
+        mix = measured(_readable(sound.blocks(0)), sound.names, sound.rate, _LOOK)
+    if mix.cancelled:
+        logger.warning("%s: %s", path, mix.note)
+    return mix
 
 
 def _readable(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -234,65 +232,3 @@ def mono(sound: Sound, first: int) -> Iterator[np.ndarray]:
     """The blocks of a sound from sample ``first`` on, its channels mixed to one: float32 (n,)."""
     mix = downmix(sound.path) if sound.channels > 1 else Downmix((1.0,))
     return map(mix, sound.blocks(first))
-
-
-def resampled(sound: Sound, first: int, count: int, sample_rate: int, chunk: int) -> Iterator[Tensor]:
-    """``count`` samples from sample ``first`` on of the sound at another rate, in chunks, mixed to mono.
-
-    Windowed-sinc resampling of pieces with margins: a sample does not depend on where the reading began.
-
-    Args:
-        sound: The sound at its own rate.
-        first: First sample wanted, at ``sample_rate``.
-        count: Samples wanted.
-        sample_rate: Rate wanted, in Hz.
-        chunk: Samples in a chunk.
-
-    Yields:
-        float32 (at most ``chunk``,); zeros after the sound's end.
-    """
-    if sound.rate == sample_rate:
-        window = _Window(mono(sound, first), first)
-        for start in range(first, first + count, chunk):
-            yield torch.from_numpy(window.take(start, min(start + chunk, first + count)))
-        return
-    ratio = Fraction(sound.rate, sample_rate)
-    if ratio.numerator * ratio.denominator > _LARGEST_KERNEL:
-        ratio, chunk = ratio.limit_denominator(500), min(chunk, 4096)  # near enough for a short piece
-    source, target = ratio.numerator, ratio.denominator
-    lead = math.ceil(_FILTER_WIDTH / (min(source, target) * _ROLLOFF)) + 1  # periods that the filter reaches, and one
-
-    def begin(sample: int) -> tuple[int, int]:
-        """A whole period of the two rates, before ``sample`` and the filter's reach: (target sample, source sample)."""
-        at = (sample // target - lead) * target
-        return at, round(at * sound.rate / sample_rate)
-
-    window = _Window(mono(sound, begin(first)[1]), begin(first)[1])
-    for start in range(first, first + count, chunk):
-        stop = min(start + chunk, first + count)
-        at, source_start = begin(start)
-        source_stop = source_start + ((stop - at) // target + 1 + lead) * source
-        piece = torch.from_numpy(window.take(source_start, source_stop))
-        out = resample(piece, source, target, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
-        yield out[start - at : stop - at].clone()
-
-
-class _Window:
-    """A window that moves forward over a stream of blocks; zeros after their end."""
-
-    def __init__(self, blocks: Iterator[np.ndarray], first: int) -> None:
-        self._blocks, self._start = blocks, first
-        self._held: list[np.ndarray] = []
-
-    def take(self, start: int, stop: int) -> np.ndarray:
-        """Samples [start, stop), as a copy; what lies before ``start`` is forgotten."""
-        have = self._start + sum(map(len, self._held))
-        while have < stop:
-            block = next(self._blocks, None)
-            if block is None:
-                block = np.zeros(stop - have, np.float32)
-            self._held.append(block)
-            have += len(block)
-        joined = np.concatenate(self._held)[start - self._start :]
-        self._held, self._start = [joined], start
-        return joined[: stop - start].copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -69,6 +70,13 @@ def timed_packets(container: Any, stream: Any) -> Iterator[Any]:
             packet.dts = untimed[-1].dts - (len(untimed) - 1 - i) * max(1, packet.duration or 0)
         yield packet
     yield from packets
+
+
+def reordered_unevenly(stream: Any) -> bool:
+    """Whether frames come unevenly and are stored in another order: an mp4 then states too short a length for them."""
+    times = [entry.timestamp for entry in stream.index_entries] if stream.type == "video" else []
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    return bool(gaps) and stream.codec_context.has_b_frames and max(gaps) > 1.5 * min(gaps)
 
 
 def packet_end(packet: Any) -> float:

@@ -68,6 +68,7 @@ def write_video(
         >>> folder = tempfile.mkdtemp()
         >>> frames = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
         >>> write_video(f"{folder}/clip.mp4", frames, 10.0, torch.zeros(16000), 16000)
+        0.0
         >>> os.listdir(folder)
         ['clip.mp4']
     """
