@@ -36,7 +36,7 @@ test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 hostile: $(STAMP)
 	HOSTILE_CASES=5000 $(VENV)/bin/python -m pytest tests/hostile
