@@ -5,7 +5,7 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo test docs lint clean
+.PHONY: demo test docs hostile clean
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
@@ -42,6 +42,9 @@ test: $(STAMP) docs
 	$(VENV)/bin/codespell
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+hostile: $(STAMP)
+	HOSTILE_CASES=5000 $(VENV)/bin/python -m pytest tests/hostile
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache

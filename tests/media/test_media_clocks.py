@@ -111,3 +111,16 @@ def test_a_gif_keeps_its_times(tmp_path):
     mux(written, seconds=3.0, video_from=given, sound=torch.zeros(64000), sample_rate=16000)
     assert truth(written) == pytest.approx([0.0, 1.0, 2.2], abs=1e-4)
     assert probe(written).video_duration == pytest.approx(3.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+def test_frames_that_come_unevenly_and_are_stored_in_another_order_are_all_there(tmp_path, suffix):
+    """An mp4's header then states the length in decoding time: 1.64 s here, though the last frame comes at 2.00 s."""
+    path, out = tmp_path / f"given.{suffix}", tmp_path / "out.mp4"
+    times = [0, 1, 2, 5, 6, 22, 23, 25, 37, 38, 49, 50]
+    write_as(path, ("libx264", numbered_frames(len(times)), times, 25))
+    assert 2.0 < probe(path, verify=True).video_duration < 2.5  # how long the last one lasts is not told by an mp4
+    read = numbers(torch.cat(list(iter_frames(path, fps=25.0))))
+    assert read[:51] == [sum(time <= i for time in times) - 1 for i in range(51)]
+    mux(out, seconds=1.97, video_from=path, sound=torch.zeros(48000), sample_rate=16000)
+    assert truth(out) == pytest.approx([time / 25 for time in times[:-1]], abs=0.001)

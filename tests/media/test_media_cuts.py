@@ -4,34 +4,13 @@ from itertools import chain
 
 import av
 import pytest
-from media_clips import clicks, lit, loudest, numbered_frames
+from media_clips import clicks, cut_packets, lit, loudest, numbered_frames
 
 from cmmd_lightning.media import MediaError, iter_frames, iter_sound, mux, probe, read_frames, read_sound, write_video
 
 RATES = {"25": 25.0, "21.5": 21.5, "29.97": 30000 / 1001, "30": 30.0, "59.94": 60000 / 1001}
 CUTS = [0.05 + 0.0637 * i for i in range(10)]
 SECONDS = 3.0
-
-
-def cut_packets(source, path, start: float, seconds: float | None = None) -> None:
-    """Copy the packets from the key frame before ``start`` on, with times from there on, as ``ffmpeg -c copy`` does."""
-    options = (
-        {"avoid_negative_ts": "disabled"} if str(path).endswith(("mp4", "mov")) else {}
-    )  # others have no edit lists
-    with av.open(str(source)) as given, av.open(str(path), "w", options=options) as out:
-        kept = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
-        video = given.streams.video[0]
-        keys = [p.pts * p.time_base for p in given.demux(video) if p.is_keyframe and p.pts is not None]
-        begin = max(float(time) for time in keys if time <= start)
-        given.seek(0)
-        for packet in given.demux():
-            if packet.dts is None or (seconds is not None and packet.dts * packet.time_base >= start + seconds):
-                continue
-            if packet.pts * packet.time_base < begin - (0.0 if packet.stream is video else 0.05):
-                continue
-            shift = round(start / packet.time_base)
-            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, kept[packet.stream.index]
-            out.mux(packet)
 
 
 @pytest.fixture(scope="module")

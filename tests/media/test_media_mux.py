@@ -121,6 +121,21 @@ def test_a_picture_that_starts_late_keeps_its_time(tmp_path):
     assert numbers(read_frames(path, num_frames=13, fps=25.0)) == [0] * 11 + [1, 2]
 
 
+@pytest.mark.parametrize("late", [0.5, 2, 9])
+def test_a_picture_that_starts_after_the_span_stands_still(tmp_path, late):
+    """By half a frame, or by more than all of the span."""
+    given, path = tmp_path / "given.mkv", tmp_path / "out.mp4"
+    times = [round((late + i) * 100) for i in range(20)]
+    write_as(given, ("mpeg4", numbered_frames(20), times, 1000), ("flac", torch.zeros(48000), 16000, 0))
+    for seconds in (0.03, 0.4):
+        mux(path, seconds=seconds, video_from=given, sound=torch.zeros(48000), sample_rate=16000)
+        with av.open(str(path)) as container:
+            times_written = [frame.time for frame in container.decode(video=0)]
+        assert times_written[0] < 0.1
+        shown = numbers(read_frames(path, num_frames=round(seconds * 100), fps=100.0))
+        assert shown == [max(0, int(i / 10 - late + 0.06)) for i in range(round(seconds * 100))]
+
+
 def test_rotation_mark_survives_the_copy(tmp_path):
     given, path = tmp_path / "given.mp4", tmp_path / "out.mp4"
     frames = torch.randint(0, 255, (10, 3, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

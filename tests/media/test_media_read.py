@@ -1,7 +1,6 @@
 """Sizes, shapes, colours, rotation; sound at other rates and in other files."""
 
 import math
-import struct
 from fractions import Fraction
 
 import av
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from media_clips import numbered_frames, numbers, write_as
+from media_clips import MATRICES, coloured_sides, numbered_frames, numbers, sides, turn, write_as
 
 from cmmd_lightning.media import (
     MediaError,
@@ -136,48 +135,15 @@ def test_rotation_mark_is_followed(tmp_path, degrees, shape, green):
     assert read_frames(path, num_frames=1, fps=10.0, size=(40, 20))[0].shape == (3, 40, 20)
 
 
-MATRICES = {  # (a, b, c, d): (x, y) goes to (a x + c y, b x + d y); then where the left and the top side come to lie
-    "plain": ((1, 0, 0, 1), "left", "top"),
-    "mirrored": ((-1, 0, 0, 1), "right", "top"),
-    "upside down": ((1, 0, 0, -1), "left", "bottom"),
-    "half turn": ((-1, 0, 0, -1), "right", "bottom"),
-    "clockwise": ((0, 1, -1, 0), "top", "right"),
-    "counterclockwise": ((0, -1, 1, 0), "bottom", "left"),
-    "diagonal": ((0, 1, 1, 0), "top", "left"),
-    "other diagonal": ((0, -1, -1, 0), "bottom", "right"),
-}
-
-
-def sides(picture: torch.Tensor) -> tuple[str, str]:
-    """Where the red and the green side of a picture are."""
-    picture = picture.float()
-    strips = {
-        "left": picture[:, 16:-16, :6],
-        "right": picture[:, 16:-16, -6:],
-        "top": picture[:, :6, 16:-16],
-        "bottom": picture[:, -6:, 16:-16],
-    }
-    means = {side: strip.mean((1, 2)) for side, strip in strips.items()}
-    red = max(means, key=lambda side: float(means[side][0] - means[side][1]))
-    return red, max(means, key=lambda side: float(means[side][1] - means[side][0]))
-
-
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])  # copied when written; encoded when written
 @pytest.mark.parametrize("name", MATRICES)
 def test_all_orientations(tmp_path, name, codec):
     """A display matrix has eight orientations; they are read, and hold in what is written."""
     (a, b, c, d), left, top = MATRICES[name]
-    picture = torch.full((3, 64, 96), 40, dtype=torch.uint8)
-    picture[:, :, :12] = torch.tensor([220, 20, 20])[:, None, None]
-    picture[:, :12] = torch.tensor([20, 220, 20])[:, None, None]
+    picture = coloured_sides(96, 64)
     path, out = tmp_path / "given.mp4", tmp_path / "out.mp4"
     write_as(path, (codec, picture.expand(10, 3, 64, 96), range(10), 10), prepare=low_aspect)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 44
-    moved = 96 * (a < 0) + 64 * (c < 0), 96 * (b < 0) + 64 * (d < 0)
-    entries = (a << 16, b << 16, 0, c << 16, d << 16, 0, moved[0] << 16, moved[1] << 16, 1 << 30)
-    data[at : at + 36] = struct.pack(">9i", *entries)
-    path.write_bytes(data)
+    turn(path, (a, b, c, d), 96, 64)
     mux(out, seconds=1.0, video_from=path, sound=torch.zeros(16000), sample_rate=16000)
     for file in (path, out):
         read = read_frames(file, num_frames=1, fps=1.0)[0]

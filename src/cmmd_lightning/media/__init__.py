@@ -4,6 +4,7 @@ from .container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, MediaError, find_media, i
 from .muxing import mux
 from .probing import MediaInfo, probe
 from .read import iter_frames, iter_sound, read_frames, read_sound
+from .sound import downmix
 from .write import write_sound, write_video
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "MediaError",
     "MediaInfo",
+    "downmix",
     "find_media",
     "is_audio",
     "is_video",

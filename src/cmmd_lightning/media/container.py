@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import av.error
+from av.container import InputContainer
 
 
 def _suffixes(text: str) -> frozenset[str]:
@@ -85,6 +86,20 @@ def sndfile_name(path: str | os.PathLike[str]) -> str | bytes:
     """The path as soundfile takes it: as bytes where it is not UTF-8."""
     name = os.fspath(path)
     return name if name.isascii() or os.name == "nt" else os.fsencode(name)
+
+
+def open_media(path: str, options: dict[str, str] | None = None) -> InputContainer:
+    """The file opened by FFmpeg, with options for its demuxer; MediaError if it is not media."""
+    check_exists(path)
+    got = f"{os.path.getsize(path)} bytes that are not media, or whose index is missing"
+    try:
+        container = av.open(url(path), metadata_errors="replace", options=options or {})
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(path, "a media file", f"{got} ({error.strerror})") from error
+    if not len(container.streams):
+        container.close()
+        raise MediaError(path, "a media file", got)
+    return container
 
 
 @contextmanager

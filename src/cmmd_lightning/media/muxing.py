@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .container import MediaError, written_whole
 from .fit import Fitter, orientation
-from .sound import PcmFile, Sound, StreamSound, is_pcm
+from .sound import PcmFile, StreamSound, downmix, open_sound
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
-from .write import CRF, Track, checked_sound, encoded, mux_tracks, open_output, sound_track, video_track
+from .write import CRF, Track, checked_sound, encoded, mux_tracks, open_output, overshoot, sound_track, video_track
 
 _TICK = Fraction(1, 90000)  # seconds: the clock of a picture that is encoded frame by frame, each at its own time
 
@@ -35,7 +35,7 @@ def mux(
     sound: Tensor | None = None,
     sample_rate: int | None = None,
     crf: int = CRF,
-) -> None:
+) -> float:
     """Write one picture and one sound over the span [0, ``seconds``); each is a file's, or given as a tensor.
 
     A file's H.264 picture is copied packet by packet where it can be cut within one frame of the span; any other is
@@ -54,6 +54,9 @@ def mux(
         sample_rate: Of ``sound``, in Hz.
         crf: x264's constant rate factor where the picture is encoded.
 
+    Returns:
+        By how much (dB) the highest peak of the sound was limited, because it was above full scale; 0 for not at all.
+
     Raises:
         ValueError: Unless exactly one picture and one sound are given.
         MediaError: If a file is unreadable, truncated, lacks the stream, or ends before the span does.
@@ -66,17 +69,18 @@ def mux(
         raise ValueError(f"{os.fspath(path)}: expected a positive number of seconds, got {seconds!r}")
     with written_whole(path) as temporary, open_output(temporary) as container, ExitStack() as stack:
         if video_from is not None:
-            tracks = [_file_picture(container, stack, video_from, seconds, crf)]
+            picture = _file_picture(container, stack, video_from, seconds, crf)
         else:
             assert frames is not None
-            tracks = [video_track(container, _first_frames(frames, _frames_within(seconds, fps or 0.0)), fps, crf)]
+            picture = video_track(container, _first_frames(frames, _frames_within(seconds, fps or 0.0)), fps, crf)
         if audio_from is not None:
-            tracks.append(_file_sound(container, stack, audio_from, seconds))
+            track, over = _file_sound(container, stack, audio_from, seconds)
         else:
             assert sound is not None
             part = checked_sound(sound)[: round(seconds * (sample_rate or 0))]
-            tracks.append(sound_track(container, part, sample_rate))
-        mux_tracks(container, tracks)
+            track, over = sound_track(container, part, sample_rate), overshoot(part)
+        mux_tracks(container, [picture, track])
+    return over
 
 
 def _frames_within(seconds: float, fps: float) -> int:
@@ -101,11 +105,11 @@ def _file_picture(
     count, last = _packets_to_copy(media, seconds)
     if count:
         return _copied(container, media, "video", count, max(seconds, last + 1 / float(rate)), last)
-    fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, 1 / float(rate))
+    fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, max(1 / float(rate), 0.01))
     first = next(kept)
     if pixel_aspect and orientation(first[1])[0]:
         pixel_aspect = 1 / pixel_aspect
-    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in chain([first], kept))
+    pictures = ((round(time / _TICK), fitter(frame)) for time, frame in itertools.chain([first], kept))
     return encoded(container, pictures, _TICK, rate, crf, pixel_aspect, seconds)
 
 
@@ -122,7 +126,9 @@ def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterat
         if shown and not begun:
             yield 0.0, shown.frame
         elif not begun:
-            yield from ((item.time - i * step, item.frame) for i in range(int(item.time / step + 0.01), 0, -1))
+            count = int(item.time / step + 0.01) or int(item.time > seconds - 0.0005)
+            still = (item.time - i * step for i in range(count, 0, -1))
+            yield from ((max(0.0, time), item.frame) for time in itertools.takewhile(lambda t: t < seconds, still))
         begun = True
         if item.time > seconds - 0.0005:
             return
@@ -131,27 +137,29 @@ def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterat
         yield 0.0, shown.frame
 
 
-def _file_sound(container: OutputContainer, stack: ExitStack, path: str | os.PathLike[str], seconds: float) -> Track:
-    media: PcmFile | MediaFile = PcmFile(path) if is_pcm(path) else MediaFile(path)
-    stack.enter_context(media)
-    _check_lasts(media, "audio", seconds)
-    if isinstance(media, MediaFile) and _aac_can_be_copied(media):
-        rate = media.stream("audio").codec_context.sample_rate
-        end = min(seconds, media.span("audio").end)
-        count = sum(packet.pts / rate < end for packet in media.packets("audio"))
-        return _copied(container, media, "audio", count, end)
-    given: Sound = media if isinstance(media, PcmFile) else StreamSound(media)
+def _file_sound(
+    container: OutputContainer, stack: ExitStack, path: str | os.PathLike[str], seconds: float
+) -> tuple[Track, float]:
+    """The track, and how far (dB) its highest peak was above full scale."""
+    given = open_sound(path)
+    stack.enter_context(given)
+    _check_lasts(given, "audio", seconds)
+    if isinstance(given, StreamSound) and _aac_can_be_copied(given.media):
+        end = min(seconds, given.span().end)
+        count = sum(packet.pts / given.rate < end for packet in given.media.packets("audio"))
+        return _copied(container, given.media, "audio", count, end), 0.0
     blocks, missing = [], round(seconds * given.rate)
+    mix = downmix(path) if given.channels > 2 else None
     for block in given.blocks(0):
-        blocks.append(torch.from_numpy(block[:, :missing]))
+        blocks.append(torch.from_numpy((mix(block)[None] if mix else block)[:, :missing]))
         missing -= block.shape[1]
         if missing <= 0:
             break
     whole = torch.cat(blocks, dim=1)
-    return sound_track(container, whole if len(whole) <= 2 else whole.mean(dim=0), given.rate)
+    return sound_track(container, whole, given.rate), overshoot(whole)
 
 
-def _check_lasts(media: MediaFile | PcmFile, kind: Kind, seconds: float) -> None:
+def _check_lasts(media: MediaFile | PcmFile | StreamSound, kind: Kind, seconds: float) -> None:
     end = media.span(kind).end
     if seconds > end + TAIL:
         raise MediaError(media.path, f"{NOUN[kind]} of at least {seconds:.3f} s", f"{end:.3f} s")
@@ -169,7 +177,8 @@ def _packets_to_copy(media: MediaFile, seconds: float) -> tuple[int, float]:
     if stream.codec_context.name != "h264" or media.span("video").start > 0.5 / rate:
         return 0, 0.0
     packets = [(p.pts, p.dts, p.is_discard, p.is_keyframe) for p in media.packets("video")]
-    if any(pts is None or dts is None or discard for pts, dts, discard, _ in packets) or not packets[0][3]:
+    whole = packets and packets[0][3] and not any(p is None or d is None or discard for p, d, discard, _ in packets)
+    if not whole:
         return 0, 0.0
     shown = [float(pts * tick) - media.zero for pts, *_ in packets]
     if min(shown) < -_TICK or len(set(shown)) < len(shown):
@@ -205,7 +214,7 @@ def _copied(
     zero, end, still = (round(time / stream.time_base) for time in (media.zero, seconds, min(last, seconds)))
 
     def copy() -> Track:
-        for packet in islice(media.packets(kind), count):
+        for packet in itertools.islice(media.packets(kind), count):
             packet.pts, packet.dts = packet.pts - zero, packet.dts - zero
             if packet.pts >= still or packet.pts + packet.duration > end:
                 packet.duration = max(1, end - packet.pts)

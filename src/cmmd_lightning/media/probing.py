@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .container import READABLE, MediaError, reported
 from .fit import orientation
-from .sound import PcmFile, is_pcm
+from .sound import PcmFile, downmix, is_pcm
 from .stream import NOUN, Kind, frame_rate
 from .timeline import MediaFile, Span
 
@@ -37,6 +37,7 @@ class MediaInfo:
         has_video: Whether there is a picture.
         has_audio: Whether there is sound.
         problems: What is wrong or unusual, one line each.
+        notes: What is done to the file when it is read, one line each; known after ``verify``.
     """
 
     path: str
@@ -53,6 +54,7 @@ class MediaInfo:
     has_video: bool = False
     has_audio: bool = False
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def probe(path: str | os.PathLike[str], *, verify: bool = False) -> MediaInfo:
@@ -73,12 +75,14 @@ def probe(path: str | os.PathLike[str], *, verify: bool = False) -> MediaInfo:
         >>> import tempfile, torch
         >>> from cmmd_lightning.media import write_sound
         >>> path = f"{tempfile.mkdtemp()}/silence.wav"
-        >>> write_sound(path, torch.zeros(8000), 16000)
+        >>> _ = write_sound(path, torch.zeros(8000), 16000)
         >>> info = probe(path)
         >>> info.duration, info.sample_rate, info.has_video, info.problems
         (0.5, 16000, False, ('no picture',))
     """
-    return _probe_pcm(path, verify) if is_pcm(path) else _probe_streams(path, verify)
+    info = _probe_pcm(path, verify) if is_pcm(path) else _probe_streams(path, verify)
+    note = downmix(path).note if verify and (info.channels or 0) > 1 else None
+    return replace(info, notes=(note,)) if note else info
 
 
 def _probe_pcm(path: str | os.PathLike[str], verify: bool) -> MediaInfo:

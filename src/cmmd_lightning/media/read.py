@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .container import READABLE, MediaError, reported
 from .fit import Fitter
-from .sound import PcmFile, StreamSound, is_pcm, resampled
+from .resampling import resampled
+from .sound import PcmFile, StreamSound, open_sound
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
 
@@ -55,7 +56,8 @@ def read_frames(
         >>> import tempfile
         >>> from cmmd_lightning.media import write_video
         >>> path = f"{tempfile.mkdtemp()}/clip.mp4"
-        >>> write_video(path, torch.arange(25, dtype=torch.uint8)[:, None, None, None].expand(25, 3, 32, 32) * 10, 25.0)
+        >>> frames = torch.arange(25, dtype=torch.uint8)[:, None, None, None].expand(25, 3, 32, 32) * 10
+        >>> _ = write_video(path, frames, 25.0)
         >>> read_frames(path, start=0.2, num_frames=4, fps=10.0).shape
         torch.Size([4, 3, 32, 32])
     """
@@ -127,7 +129,7 @@ def read_sound(path: str | os.PathLike[str], *, start: float = 0.0, num_samples:
         sample_rate: Samples per second (Hz) to read at, whatever the source's rate.
 
     Returns:
-        float32 (N,): the mean of the source's channels.
+        float32 (N,): the source's channels mixed to one (:func:`downmix` tells how).
 
     Raises:
         MediaError: If the file is unreadable, truncated, has no audio stream, or ends before the span does.
@@ -136,7 +138,7 @@ def read_sound(path: str | os.PathLike[str], *, start: float = 0.0, num_samples:
         >>> import tempfile
         >>> from cmmd_lightning.media import write_sound
         >>> path = f"{tempfile.mkdtemp()}/ramp.wav"
-        >>> write_sound(path, torch.linspace(0, 1, 8000), 8000)
+        >>> _ = write_sound(path, torch.linspace(0, 1, 8000), 8000)
         >>> [round(x, 2) for x in read_sound(path, start=0.5, num_samples=3, sample_rate=8000).tolist()]
         [0.5, 0.5, 0.5]
     """
@@ -168,14 +170,12 @@ def iter_sound(
         MediaError: As :func:`read_sound`.
     """
     _check(path, start, num_samples, sample_rate)
-    media: PcmFile | MediaFile = PcmFile(path) if is_pcm(path) else MediaFile(path)
-    with reported(path, READABLE), media:
-        sound = media if isinstance(media, PcmFile) else StreamSound(media)
-        end = media.span("audio").end
+    with reported(path, READABLE), open_sound(path) as sound:
+        end = sound.span().end
         first = round(start * sample_rate)
         count = round(end * sample_rate) - first if num_samples is None else num_samples
         if count < 1 or (first + count) / sample_rate > end + TAIL:
-            raise _beyond(media, "audio", start, start + max(count, 1) / sample_rate)
+            raise _beyond(sound, "audio", start, start + max(count, 1) / sample_rate)
         yield from resampled(sound, first, count, sample_rate, chunk)
 
 
@@ -188,6 +188,6 @@ def _check(path: str | os.PathLike[str], start: float, count: int | None, rate: 
         raise ValueError(f"{os.fspath(path)}: expected at least one frame or sample to read, got {count}")
 
 
-def _beyond(media: MediaFile | PcmFile, kind: Kind, start: float, stop: float) -> MediaError:
+def _beyond(media: MediaFile | PcmFile | StreamSound, kind: Kind, start: float, stop: float) -> MediaError:
     got = f"{NOUN[kind]} that ends at {media.span(kind).end:.3f} s"
     return MediaError(media.path, f"{NOUN[kind]} from {start:.3f} to {stop:.3f} s", got)

@@ -1,38 +1,41 @@
-"""A stream's sound as one unbroken mono signal on the file's clock, and its resampling piece by piece."""
+"""A stream's sound as one unbroken mono signal on the file's clock."""
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import re
 from collections.abc import Iterator
-from fractions import Fraction
-from pathlib import Path
+from contextlib import suppress
+from functools import lru_cache
 from typing import Protocol, Self
 
+import av
+import av.error
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
-from torchaudio.functional import resample
 
-from .container import MediaError, check_exists, sndfile_name
+from .container import READABLE, MediaError, check_exists, reported, sndfile_name, url
+from .mixing import Downmix, measured
 from .stream import Kind
 from .timeline import Decoded, MediaFile, Span
 
+logger = logging.getLogger(__name__)
+
 JITTER = 0.0015  # seconds between the end of a block and the time of the next that are taken for rounding
+_MAGIC = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b".snd", b"caff"}
+_LOOK = 600.0  # seconds of sound from which a downmix is found
 _BLOCK = 1 << 16  # samples read from a PCM file at a time
-_FILTER_WIDTH = 32  # zero crossings of the resampling filter on either side
-_ROLLOFF = 0.945
-_LARGEST_KERNEL = 20_000_000
 _CUT_SHORT = re.compile(r"^ *(data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Sound(Protocol):
-    """Sound at its own rate: what :func:`resampled` reads."""
+    """Sound at its own rate: what :func:`mono` reads."""
 
+    path: str
     rate: int
     channels: int
+    names: list[str]
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Unbroken float32 blocks (C, n) from sample ``first`` on, to the end; zeros before the sound begins."""
@@ -58,6 +61,8 @@ class PcmFile:
             raise MediaError(path, "a sound file", got) from error
         self.rate: int = self.file.samplerate
         self.channels: int = self.file.channels
+        names = (_content(path) or ("", []))[1] if self.channels > 1 else []
+        self.names = names if len(names) == self.channels else ["NONE"] * self.channels
         self._span = Span(0.0, self._stated_frames() / self.rate)
 
     def __enter__(self) -> Self:
@@ -114,10 +119,23 @@ class StreamSound:
     """
 
     def __init__(self, media: MediaFile) -> None:
-        self.media = media
+        self.media, self.path = media, media.path
         context = media.stream("audio").codec_context
         self.rate: int = context.sample_rate
         self.channels: int = context.channels
+        self.names = [channel.name for channel in context.layout.channels]
+
+    def __enter__(self) -> Self:
+        """The sound itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.media.__exit__()
+
+    def span(self, kind: Kind = "audio") -> Span:
+        """When the sound plays."""
+        return self.media.span(kind)
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Unbroken float32 blocks (C, n) from sample ``first`` on, to the end that the stream's header states."""
@@ -129,9 +147,10 @@ class StreamSound:
             if expected is not None and abs(at - expected) <= JITTER * self.rate:
                 at = expected
             expected = at + block.shape[1]
-            if at > cursor:
-                yield np.zeros((self.channels, min(at, stop) - cursor), np.float32)
-                cursor = min(at, stop)
+            while cursor < min(at, stop):  # in pieces: a damaged file may state any time
+                gap = np.zeros((self.channels, min(at, stop, cursor + _BLOCK) - cursor), np.float32)
+                yield gap
+                cursor += gap.shape[1]
             block = block[:, max(0, cursor - at) : max(0, stop - at)]
             if block.shape[1]:
                 yield block
@@ -155,74 +174,61 @@ class StreamSound:
         return ((array - (half if array.dtype.kind == "u" else 0.0)) / half).astype(np.float32)
 
 
+def open_sound(path: str | os.PathLike[str]) -> PcmFile | StreamSound:
+    """The sound of a file, by its content: plain samples through libsndfile, all else through FFmpeg."""
+    return PcmFile(path) if is_pcm(path) else StreamSound(MediaFile(path))
+
+
 def is_pcm(path: str | os.PathLike[str]) -> bool:
-    """Whether libsndfile reads the file: it places samples exactly, whatever the container's clock."""
-    return Path(path).suffix.lower() in (".wav", ".flac", ".aif", ".aiff")
+    """Whether libsndfile reads the file as FFmpeg does: it places samples exactly, whatever the container's clock.
+
+    Other codecs in RIFF, DTS under the mark of PCM among them, are FFmpeg's.
+    """
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        if file.read(4) not in _MAGIC:
+            return False
+    content = _content(path)
+    try:
+        if content is None or content[0].startswith(("pcm_", "adpcm_", "flac")):
+            soundfile.SoundFile(sndfile_name(path)).close()
+            return True
+    except soundfile.LibsndfileError:
+        pass
+    return False
+
+
+def _content(path: str | os.PathLike[str]) -> tuple[str, list[str]] | None:
+    """FFmpeg's names of the codec and of the channels' places; None where it does not open the file."""
+    with suppress(av.error.FFmpegError, OSError), av.open(url(path), metadata_errors="replace") as media:
+        for context in (stream.codec_context for stream in media.streams.audio if stream.codec_context):
+            return context.name, [channel.name for channel in context.layout.channels]
+    return None
+
+
+def downmix(path: str | os.PathLike[str]) -> Downmix:
+    """How the channels of a file's sound are made one; found once, from its first ten minutes."""
+    state = os.stat(path)
+    return _downmix(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _downmix(path: str, size: int, changed: int) -> Downmix:
+    with reported(path, READABLE), open_sound(path) as sound:
+        mix = measured(_readable(sound.blocks(0)), sound.names, sound.rate, _LOOK)
+    if mix.cancelled:
+        logger.warning("%s: %s", path, mix.note)
+    return mix
+
+
+def _readable(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks up to where the file breaks off."""
+    with suppress(MediaError):
+        yield from blocks
 
 
 def mono(sound: Sound, first: int) -> Iterator[np.ndarray]:
-    """The blocks of a sound from sample ``first`` on, as the mean of its channels: float32 (n,)."""
-    for block in sound.blocks(first):
-        yield block[0] if len(block) == 1 else block.mean(axis=0)
-
-
-def resampled(sound: Sound, first: int, count: int, sample_rate: int, chunk: int) -> Iterator[Tensor]:
-    """``count`` samples from sample ``first`` on of the sound at another rate, in chunks, as the mean of its channels.
-
-    Windowed-sinc resampling of pieces with margins: a sample does not depend on where the reading began.
-
-    Args:
-        sound: The sound at its own rate.
-        first: First sample wanted, at ``sample_rate``.
-        count: Samples wanted.
-        sample_rate: Rate wanted, in Hz.
-        chunk: Samples in a chunk.
-
-    Yields:
-        float32 (at most ``chunk``,); zeros after the sound's end.
-    """
-    if sound.rate == sample_rate:
-        window = _Window(mono(sound, first), first)
-        for start in range(first, first + count, chunk):
-            yield torch.from_numpy(window.take(start, min(start + chunk, first + count)))
-        return
-    ratio = Fraction(sound.rate, sample_rate)
-    if ratio.numerator * ratio.denominator > _LARGEST_KERNEL:
-        ratio, chunk = ratio.limit_denominator(500), min(chunk, 4096)  # near enough for a short piece
-    source, target = ratio.numerator, ratio.denominator
-    lead = math.ceil(_FILTER_WIDTH / (min(source, target) * _ROLLOFF)) + 1  # periods that the filter reaches, and one
-
-    def begin(sample: int) -> tuple[int, int]:
-        """A whole period of the two rates, before ``sample`` and the filter's reach: (target sample, source sample)."""
-        at = (sample // target - lead) * target
-        return at, round(at * sound.rate / sample_rate)
-
-    window = _Window(mono(sound, begin(first)[1]), begin(first)[1])
-    for start in range(first, first + count, chunk):
-        stop = min(start + chunk, first + count)
-        at, source_start = begin(start)
-        source_stop = source_start + ((stop - at) // target + 1 + lead) * source
-        piece = torch.from_numpy(window.take(source_start, source_stop))
-        out = resample(piece, source, target, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
-        yield out[start - at : stop - at].clone()
-
-
-class _Window:
-    """A window that moves forward over a stream of blocks; zeros after their end."""
-
-    def __init__(self, blocks: Iterator[np.ndarray], first: int) -> None:
-        self._blocks, self._start = blocks, first
-        self._held: list[np.ndarray] = []
-
-    def take(self, start: int, stop: int) -> np.ndarray:
-        """Samples [start, stop), as a copy; what lies before ``start`` is forgotten."""
-        have = self._start + sum(map(len, self._held))
-        while have < stop:
-            block = next(self._blocks, None)
-            if block is None:
-                block = np.zeros(stop - have, np.float32)
-            self._held.append(block)
-            have += len(block)
-        joined = np.concatenate(self._held)[start - self._start :]
-        self._held, self._start = [joined], start
-        return joined[: stop - start].copy()
+    """The blocks of a sound from sample ``first`` on, its channels mixed to one: float32 (n,)."""
+    mix = downmix(sound.path) if sound.channels > 1 else Downmix((1.0,))
+    return map(mix, sound.blocks(first))

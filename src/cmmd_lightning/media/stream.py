@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -33,9 +34,19 @@ def set_threads(stream: Any) -> None:
         stream.codec_context.thread_count = 1
 
 
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """A stream's packets, passing over those of streams that appear midway, on which PyAV stumbles."""
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
+
+
 def decoded_frames(container: Any, stream: Any, lenient: bool) -> Iterator[Any]:
     """Decoded frames; after a seek (``lenient``), packets that do not decode are passed over until one does."""
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:
@@ -48,7 +59,7 @@ def decoded_frames(container: Any, stream: Any, lenient: bool) -> Iterator[Any]:
 
 def timed_packets(container: Any, stream: Any) -> Iterator[Any]:
     """A stream's packets; the first ones, whose decoding times Matroska does not tell, get evenly spaced ones."""
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     untimed = []
     for packet in packets:
         untimed.append(packet)
@@ -59,6 +70,13 @@ def timed_packets(container: Any, stream: Any) -> Iterator[Any]:
             packet.dts = untimed[-1].dts - (len(untimed) - 1 - i) * max(1, packet.duration or 0)
         yield packet
     yield from packets
+
+
+def reordered_unevenly(stream: Any) -> bool:
+    """Whether frames come unevenly and are stored in another order: an mp4 then states too short a length for them."""
+    times = [entry.timestamp for entry in stream.index_entries] if stream.type == "video" else []
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    return bool(gaps) and stream.codec_context.has_b_frames and max(gaps) > 1.5 * min(gaps)
 
 
 def packet_end(packet: Any) -> float:

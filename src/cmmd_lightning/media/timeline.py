@@ -17,8 +17,19 @@ from typing import Any, Self
 import av
 import av.error
 
-from .container import MediaError, check_exists, url
-from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads, timed_packets
+from .container import MediaError, open_media
+from .stream import (
+    NOUN,
+    Kind,
+    choose,
+    decoded_frames,
+    demuxed,
+    frame_rate,
+    packet_end,
+    reordered_unevenly,
+    set_threads,
+    timed_packets,
+)
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
 
@@ -63,7 +74,7 @@ class MediaFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._edited: set[Kind] = set()
-        self._container = self._open()
+        self._container = open_media(self.path)
         self._fresh = True
         try:
             self._indices = {kind: choose(self._container, kind) for kind in NOUN}
@@ -228,28 +239,16 @@ class MediaFile:
         """
         if "mp4" not in self.formats or not any(entry.is_discard for entry in stream.index_entries):
             return False
-        plain = self._open({"advanced_editlist": "0"})
+        plain = open_media(self.path, {"advanced_editlist": "0"})
         with plain:
             times = {entry.pos: entry.timestamp for entry in plain.streams[stream.index].index_entries}
         return len({entry.timestamp - times.get(entry.pos, 0) for entry in stream.index_entries}) == 1
-
-    def _open(self, options: dict[str, str] | None = None) -> Any:
-        check_exists(self.path)
-        got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing"
-        try:
-            container = av.open(url(self.path), metadata_errors="replace", options=options or {})
-        except (av.error.FFmpegError, OSError) as error:
-            raise MediaError(self.path, "a media file", f"{got} ({error.strerror})") from error
-        if not len(container.streams):
-            container.close()
-            raise MediaError(self.path, "a media file", got)
-        return container
 
     def _rewind(self, kind: Kind) -> None:
         """To the start, by opening the file again unless nothing was read yet: seeking there is inexact."""
         if not self._fresh or kind in self._edited:
             self._container.close()
-            self._container = self._open({"advanced_editlist": "0"} if kind in self._edited else None)
+            self._container = open_media(self.path, {"advanced_editlist": "0"} if kind in self._edited else None)
         self._fresh = False
 
     def _measure(self) -> dict[Kind, Span]:
@@ -259,10 +258,10 @@ class MediaFile:
             stream = self.stream(kind)
             start = float((stream.start_time or 0) * stream.time_base)
             stated = start + float((stream.duration or 0) * stream.time_base)
-            if self.formats & _HEADERLESS or not stream.duration:
+            if self.formats & _HEADERLESS or not stream.duration or reordered_unevenly(stream):
                 end = self._last_packet_end(kind, start)
                 trimmed = "mp3" in self.formats and 0 < end - stated < _MP3_PADDING
-                spans[kind] = Span(start, stated if trimmed else end)
+                spans[kind] = Span(start, stated if trimmed or ("mp4" in self.formats and stated > end) else end)
             else:
                 spans[kind] = Span(start, stated)
         return spans
@@ -290,8 +289,8 @@ class MediaFile:
             try:
                 if place is not None:
                     self._container.seek(int(place / stream.time_base), stream=stream)
-                for packet in self._container.demux(stream):
-                    last = max(last, packet_end(packet))
+                for packet in demuxed(self._container, stream):
+                    last = last if packet.is_discard else max(last, packet_end(packet))
             except av.error.FFmpegError:
                 pass  # what a damaged file has is what was read so far
             if last > start:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -41,7 +42,7 @@ def write_video(
     sample_rate: int | None = None,
     *,
     crf: int = CRF,
-) -> None:
+) -> float:
     """Write pictures as H.264 (yuv420p) and sound as AAC; both start at 0, frame ``i`` is shown from ``i / fps`` on.
 
     The same frames and sound give the same file, byte for byte, on any number of cores. Odd heights and widths, which
@@ -56,6 +57,9 @@ def write_video(
             resampled to the next higher one that it does.
         crf: x264's constant rate factor; lower is better and larger.
 
+    Returns:
+        By how much (dB) the highest peak of the sound was limited, because it was above full scale; 0 for not at all.
+
     Raises:
         ValueError: If neither frames nor sound are given, or they are not of the stated kind.
 
@@ -64,6 +68,7 @@ def write_video(
         >>> folder = tempfile.mkdtemp()
         >>> frames = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
         >>> write_video(f"{folder}/clip.mp4", frames, 10.0, torch.zeros(16000), 16000)
+        0.0
         >>> os.listdir(folder)
         ['clip.mp4']
     """
@@ -76,15 +81,19 @@ def write_video(
         if sound is not None:
             tracks.append(sound_track(container, checked_sound(sound), sample_rate))
         mux_tracks(container, tracks)
+    return 0.0 if sound is None else overshoot(sound)
 
 
-def write_sound(path: str | os.PathLike[str], sound: Tensor, sample_rate: int) -> None:
+def write_sound(path: str | os.PathLike[str], sound: Tensor, sample_rate: int) -> float:
     """Write mono sound as 16-bit PCM: .wav, or .flac.
 
     Args:
         path: The file to write. Missing folders are made.
-        sound: float (N,); values beyond [-1, 1] are clipped.
+        sound: float (N,); peaks beyond [-1, 1] are limited.
         sample_rate: In Hz.
+
+    Returns:
+        By how much (dB) the highest peak was limited; 0 for not at all.
 
     Raises:
         ValueError: If the suffix is another, or ``sound`` is not of the stated kind.
@@ -95,6 +104,13 @@ def write_sound(path: str | os.PathLike[str], sound: Tensor, sample_rate: int) -
     with written_whole(path) as temporary:
         rate, kind = _positive("sample_rate", sample_rate), Path(path).suffix[1:]
         soundfile.write(sndfile_name(temporary), samples, rate, subtype="PCM_16", format=kind)
+    return overshoot(sound)
+
+
+def overshoot(sound: Tensor) -> float:
+    """How far (dB) the highest peak of a sound is above full scale, 1; 0 where none is."""
+    peak = float(sound.detach().abs().max()) if sound.numel() else 0.0
+    return round(20 * math.log10(peak), 2) if peak > 1 else 0.0
 
 
 def open_output(path: Path) -> OutputContainer:
@@ -165,7 +181,7 @@ def encoded(
         lasts: dict[int, int] = {}
         current: tuple[int, Tensor] | None = first
         while current is not None:
-            (time, picture), current = current, next(pictures, None)
+            (time, picture), current = current, next((new for new in pictures if new[0] > current[0]), None)
             rgb = av.VideoFrame.from_ndarray(_even(picture.permute(1, 2, 0).numpy()), format="rgb24")
             frame = reformatter.reformat(
                 rgb, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=_LIMITED_RANGE, threads=1

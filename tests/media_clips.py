@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import struct
 from fractions import Fraction
 from operator import itemgetter
 
@@ -105,3 +106,81 @@ def _audio(container, codec, sound, sample_rate, start):
         yield 1e9, stream.encode(None)
 
     return encode()
+
+
+def cut_packets(source, path, start: float, seconds: float | None = None) -> None:
+    """Copy the packets from the key frame before ``start`` on, with times from there on, as ``ffmpeg -c copy`` does."""
+    options = (
+        {"avoid_negative_ts": "disabled"} if str(path).endswith(("mp4", "mov")) else {}
+    )  # others have no edit lists
+    with av.open(str(source)) as given, av.open(str(path), "w", options=options) as out:
+        kept = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
+        video = given.streams.video[0]
+        keys = [p.pts * p.time_base for p in given.demux(video) if p.is_keyframe and p.pts is not None]
+        begin = max(time for time in keys if time <= start)
+        given.seek(0)
+        for packet in given.demux():
+            if packet.dts is None or (seconds is not None and packet.dts * packet.time_base >= start + seconds):
+                continue
+            if packet.pts * packet.time_base < begin - (0 if packet.stream is video else Fraction(1, 20)):
+                continue
+            shift = round(start / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, kept[packet.stream.index]
+            out.mux(packet)
+
+
+def write_layout(path, channels, layout, rate=48000):
+    """A wav or flac whose header names the channels' places."""
+    sound = np.clip(np.stack(channels), -1, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("flac" if path.suffix == ".flac" else "pcm_s16le", rate=rate, layout=layout)
+        block = np.ascontiguousarray((sound * 32767).astype(np.int16).T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(block, format="s16", layout=layout)
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+MATRICES = {  # (a, b, c, d): (x, y) goes to (a x + c y, b x + d y); then where the left and the top side come to lie
+    "plain": ((1, 0, 0, 1), "left", "top"),
+    "mirrored": ((-1, 0, 0, 1), "right", "top"),
+    "upside down": ((1, 0, 0, -1), "left", "bottom"),
+    "half turn": ((-1, 0, 0, -1), "right", "bottom"),
+    "clockwise": ((0, 1, -1, 0), "top", "right"),
+    "counterclockwise": ((0, -1, 1, 0), "bottom", "left"),
+    "diagonal": ((0, 1, 1, 0), "top", "left"),
+    "other diagonal": ((0, -1, -1, 0), "bottom", "right"),
+}
+
+
+def turn(path, matrix: tuple[int, int, int, int], width: int, height: int) -> None:
+    """Write a display matrix into an mp4's track header."""
+    a, b, c, d = matrix
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    x, y = width * (a < 0) + height * (c < 0), width * (b < 0) + height * (d < 0)
+    entries = (a << 16, b << 16, 0, c << 16, d << 16, 0, x << 16, y << 16, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", *entries)
+    path.write_bytes(data)
+
+
+def coloured_sides(width: int, height: int) -> Tensor:
+    """uint8 (3, height, width), grey, its left side red and its top green."""
+    picture = torch.full((3, height, width), 40, dtype=torch.uint8)
+    picture[:, :, :12] = torch.tensor([220, 20, 20])[:, None, None]
+    picture[:, :12] = torch.tensor([20, 220, 20])[:, None, None]
+    return picture
+
+
+def sides(picture: Tensor) -> tuple[str, str]:
+    """Where the red and the green side of a picture are."""
+    picture = picture.float()
+    strips = {
+        "left": picture[:, 16:-16, :6],
+        "right": picture[:, 16:-16, -6:],
+        "top": picture[:, :6, 16:-16],
+        "bottom": picture[:, -6:, 16:-16],
+    }
+    means = {side: strip.mean((1, 2)) for side, strip in strips.items()}
+    red = max(means, key=lambda side: float(means[side][0] - means[side][1]))
+    return red, max(means, key=lambda side: float(means[side][1] - means[side][0]))
