@@ -18,7 +18,6 @@ the frames and without the vocoder.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -27,8 +26,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 import yaml
@@ -36,11 +35,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-# `cmmd_lightning.data` imports these for files, of which there are none here: an image without them will do
-for missing in ("av", "soundfile"):
-    if importlib.util.find_spec(missing) is None:
-        parts = ("", ".error", ".stream", ".container", ".packet", ".video", ".video.reformatter", ".audio")
-        sys.modules.update({missing + part: MagicMock() for part in parts})
+import cmmd_lightning
+
+# The package's own __init__ imports all that reads and writes files, which an image with torch alone cannot.
+_data = ModuleType("cmmd_lightning.data")
+_data.__path__ = [str(Path(cmmd_lightning.__file__).parent / "data")]
+sys.modules["cmmd_lightning.data"] = _data
 
 from cmmd_lightning.codecs.clip_autoencoder import ClipAutoencoderCodec, ClipAutoencoderSpec  # noqa: E402
 from cmmd_lightning.data.clips import ClipSpec  # noqa: E402

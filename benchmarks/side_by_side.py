@@ -247,8 +247,9 @@ def with_ratios(stages: dict[str, Any]) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures all stages, writing and printing as it goes."""
+    theirs, count = peer_steps(arguments.peer)
     model = our_model(arguments.config)
-    ours, (theirs, count) = our_steps(model), peer_steps(arguments.peer)
+    ours = our_steps(model)
     parameters = {"peer": count, "ours": sum(p.numel() for p in model.network.parameters())}
     flops = measure_network(model.network.spec, model.clip, model.latent_shape)["forward_flops"]
     report = {"machine": machine(), "config": arguments.config, "parameters": parameters, "our_forward_flops": flops}
