@@ -110,8 +110,7 @@ class Setting:
         draws = draw_batch(shared, generators, self.objective, 0, range(batch), video.shape[1:], mel.shape[1:])
         draws = draws.to(self.device)
         negatives = (video.flip(0)[:, None], mel.flip(0)[:, None]) if term else None
-        cuda = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(self.network.parameters(), 1e-5, fused=cuda)
+        optimizer = torch.optim.AdamW(self.network.parameters(), 1e-5, fused=True)
 
         def step() -> None:
             with self.precision():
@@ -228,7 +227,7 @@ def codec(device: torch.device, quick: bool) -> Iterator[Row]:
 
 def syncs(setting: Setting) -> Iterator[Row]:
     """Waits and copies of one step: what twice as many steps have more, as the profiler counts them."""
-    batch, few = USUAL[setting.size], 2 if setting.quick else 5
+    batch, few = USUAL[setting.size], 1 if setting.quick else 5
     step, _ = setting.training(batch, True)
     step()
     yield {"of": "training step", **_more(lambda n: [step() for _ in range(n)], few)}
