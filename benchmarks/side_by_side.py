@@ -95,13 +95,14 @@ def peer_steps(path: Path) -> tuple[dict[str, Callable[[], Any]], int]:
     """What is timed of MM-Diffusion, and its number of parameters."""
     if not (path / "mm_diffusion" / "multimodal_unet.py").is_file():
         raise SystemExit(f"{path}: expected a checkout of MM-Diffusion, found no mm_diffusion/multimodal_unet.py")
-    for name, attributes in {"mpi4py": ["MPI"], "blobfile": []}.items():
-        if importlib.util.find_spec(name) is None:
-            stub = ModuleType(name)
-            vars(stub).update(dict.fromkeys(attributes))
-            sys.modules[name] = stub
+    missing = [name for name in ("mpi4py", "blobfile") if importlib.util.find_spec(name) is None]
+    for name in missing:
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name])["MPI"] = None
     sys.path.insert(0, str(path))
     util = importlib.import_module("mm_diffusion.multimodal_script_util")
+    for name in missing:  # or Lightning would take them for the real ones
+        del sys.modules[name]
     shapes = {"video": (16, 3, 64, 64), "audio": (1, 25600)}
     settings = util.model_and_diffusion_defaults() | {
         **{"video_size": list(shapes["video"]), "audio_size": list(shapes["audio"])},
