@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from cmmd_lightning.evaluation import Extractors, RoundTrip, evaluate_folders, score, summary_line
-from cmmd_lightning.evaluation.measures import Events, View
+from cmmd_lightning.evaluation.loading import load_frames, load_sound
+from cmmd_lightning.evaluation.measures import View
 from cmmd_lightning.evaluation.observation import Observation
-from cmmd_lightning.evaluation.observe import load_frames, load_sound
 from cmmd_lightning.evaluation.pairs import pair_folders
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics
+from cmmd_lightning.metrics.synchrony import Events
 
 SAMPLES = 25600
 
@@ -208,7 +209,9 @@ def test_references_without_a_picture_leave_out_what_compares_both_and_say_so(cl
     caplog.set_level("INFO")
     report = evaluate("video_to_audio", made, made)
     metrics, run = report["tasks"]["video_to_audio"], report["runs"]["video_to_audio"]
-    assert {name.partition("@")[0] for name in metrics} == {"event_precision", "event_recall", "event_f1", "event_lag"}
+    assert {name.partition("@")[0] for name in metrics} == {
+        *("event_precision", "event_recall", "event_f1", "event_lag", "quiet_level", "clipped_samples")
+    }
     assert metrics["event_f1@25ms"]["value"] == 1.0
     assert metrics["event_lag"]["value"] == 0.0
     assert run["clips_without_picture_and_sound"] == 8

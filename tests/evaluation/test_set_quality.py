@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from cmmd_lightning.evaluation import Extractors, Observation, evaluate_folders
-from cmmd_lightning.evaluation.measures import Events, View
+from cmmd_lightning.evaluation.measures import View
 from cmmd_lightning.evaluation.observation import Media
 from cmmd_lightning.evaluation.observe import Observer
 from cmmd_lightning.evaluation.quality import quality_metrics
 from cmmd_lightning.media import read_sound, write_sound
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics
 from cmmd_lightning.metrics.functional.quality import kernel_distance
+from cmmd_lightning.metrics.synchrony import Events
 from cmmd_lightning.metrics.weights import weights_hash
 
 STATISTICS = Extractors(PixelStatistics(), MelStatistics())

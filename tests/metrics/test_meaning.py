@@ -240,7 +240,7 @@ def test_malformed_clips_and_encoders_raise():
         AudioVisualAgreement(lambda frames, fps: seen(frames, fps)[1:], heard).update(frames, 10.0, sound, 6)
     with pytest.raises(ValueError, match="finite"):
         AudioVisualAgreement(seen, heard).update(frames, 10.0, sound / 0, 6)
-    with pytest.raises(ValueError, match="got 3 true, 2 generated"):
+    with pytest.raises(ValueError, match="got 2 true, 3 generated"):
         ClassifierAgreement(softmax_of).update(sound, sound[:2], 6)
     with pytest.raises(ValueError, match="logits"):
         ClassifierAgreement(heard).update(sound, sound, 6)

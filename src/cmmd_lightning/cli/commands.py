@@ -106,6 +106,9 @@ def evaluate(
         examples: Clips shown on the page, the best and the worst among them.
         seed: Of floors and intervals.
     """
+    from cmmd_lightning.evaluation.pairs import require_media
+
+    require_media(generated, reference)
     from cmmd_lightning.evaluation import Extractors, detail_line, evaluate_folders, summary_line, write_report
     from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
     from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor

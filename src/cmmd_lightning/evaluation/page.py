@@ -20,8 +20,8 @@ from cmmd_lightning.evaluation.figures import (
     to_data_uri,
     tolerance_figure,
 )
+from cmmd_lightning.evaluation.loading import load_frames, load_sound
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
-from cmmd_lightning.evaluation.observe import load_frames, load_sound
 from cmmd_lightning.evaluation.table import tables
 from cmmd_lightning.media import VIDEO_SUFFIXES, probe
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cmmd_lightning.evaluation.measures import MAX_LAG
+from cmmd_lightning.metrics.synchrony import MAX_LAG
 
 Entry = Mapping[str, Any]
 

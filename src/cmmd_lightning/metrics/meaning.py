@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,42 @@ from cmmd_lightning.metrics.functional.meaning import (
     RowKind,
     class_agreement_floor,
     classifier_agreement,
+    embedding_agreement,
+    label_agreement,
     pair_scores,
 )
+from cmmd_lightning.metrics.measure import Measure
 
 VideoEncoder = Callable[[Tensor, float], Tensor]
 SoundEncoder = Callable[[Tensor, int], Tensor]
+
+
+class PairAgreement(Measure):
+    """How well the rows of what is heard agree with those of what is seen, by a pair of encoders: the mean over clips.
+
+    Args:
+        kind: What the encoders give: ``embeddings`` (compared by cosine) or ``probabilities`` of the same labels.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = PairAgreement()
+        >>> metric.update([torch.tensor([[1.0, 0.0]])], [torch.tensor([[2.0, 0.0]])])
+        >>> float(metric.compute()["audio_visual_agreement"])
+        1.0
+    """
+
+    names = ("audio_visual_agreement",)
+    unit = "at most 1"
+    bounds = (-1.0, 1.0)
+    reference = estimate = "embedding"
+
+    def __init__(self, kind: RowKind = "embeddings", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.agreement = label_agreement if kind == "probabilities" else embedding_agreement
+
+    def score(self, estimate: Tensor, reference: Tensor) -> Sequence[float]:
+        """The agreement in one clip, of rows (1, D)."""
+        return [float(self.agreement(reference, estimate)[0])]
 
 
 class AudioVisualAgreement(Metric):
@@ -141,7 +172,7 @@ class ClassifierAgreement(Metric):
     Example:
         >>> loud_or_not = lambda sound, sample_rate: torch.stack([sound.abs().mean(1), 1 - sound.abs().mean(1)], dim=1)
         >>> metric = ClassifierAgreement(loud_or_not)
-        >>> metric.update(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.8], [0.9]]), 16000, torch.tensor([0, 1]))
+        >>> metric.update(torch.tensor([[0.8], [0.9]]), torch.tensor([[0.9], [0.1]]), 16000, torch.tensor([0, 1]))
         >>> {name: round(float(value), 2) for name, value in metric.compute().items()}  # doctest: +NORMALIZE_WHITESPACE
         {'classifier_agreement': 0.5, 'classifier_agreement_floor': 0.5, 'classifier_kl': 0.9,
          'classifier_accuracy_true': 1.0, 'classifier_accuracy_generated': 0.5}
@@ -166,13 +197,13 @@ class ClassifierAgreement(Metric):
         self.add_state("labelled", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
-        self, true_sound: Tensor, generated_sound: Tensor, sample_rate: int, labels: Tensor | None = None
+        self, generated_sound: Tensor, true_sound: Tensor, sample_rate: int, labels: Tensor | None = None
     ) -> None:
         """Take clips in.
 
         Args:
-            true_sound: (B, N) in [-1, 1].
-            generated_sound: (B, M) in [-1, 1], of the same clips.
+            generated_sound: (B, M) in [-1, 1].
+            true_sound: (B, N) in [-1, 1], of the same clips.
             sample_rate: Hz, of both.
             labels: (B,) class indices of the classifier, where they are known.
 
