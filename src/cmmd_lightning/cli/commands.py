@@ -83,6 +83,8 @@ def evaluate(
     encoders: str | None = None,
     classifier: str | None = None,
     training: str | None = None,
+    measures: list[dict[str, Any]] | None = None,
+    without: list[str] | None = None,
     examples: int = 4,
     seed: int = 0,
 ) -> int:
@@ -103,6 +105,8 @@ def evaluate(
         encoders: For audio-visual agreement: clip+clap:CLIP,CLAP,LABELS_FILE or torchscript:VIDEO.pt,AUDIO.pt.
         classifier: Judge of generated against true sound: hf:FOLDER.
         training: Folder of the clips that the generator was trained on, to look for memorised ones.
+        measures: Measures of one's own, such as [{class_path: theirs.Measure, init_args: {}}].
+        without: Names of measures to leave out, such as [flicker_ratio].
         examples: Clips shown on the page, the best and the worst among them.
         seed: Of floors and intervals.
     """
@@ -113,6 +117,7 @@ def evaluate(
     from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
     from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
     from cmmd_lightning.metrics.functional.linear_sync import LinearSync
+    from cmmd_lightning.metrics.measure import build_measures
 
     result = evaluate_folders(
         task,
@@ -128,6 +133,8 @@ def evaluate(
         ),
         training=training,
         round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
+        measures=build_measures(measures or ()),
+        without=without or (),
         seed=seed,
     )
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)

@@ -54,6 +54,10 @@ RANKING = {
     "audio_visual_agreement": "agreement of what is seen and heard",
 }
 """What clips are ranked by: the first that they have."""
+CLOCKS = {
+    "picture": "Generated and true files are laid over each other at their first frames.",
+    "sound": "Generated and true files without a picture in common are laid over each other by their sound.",
+}
 LEGEND = (
     "Blue lines, and triangles above: reference events. Green: detected events with a partner within 100 ms. "
     "Red, dashed: detected without."
@@ -108,6 +112,8 @@ def _notes(run: Mapping[str, Any]) -> str:
             f"Detectors: {detectors['sound']} (sound), {detectors['video']} (picture); reference events: {reference}."
         )
     clips = len(run.get("clips", []))
+    clocks = {row.get("clock") for row in run.get("clips", [])}
+    lines += [words for name, words in CLOCKS.items() if name in clocks]
     if run.get("clips_without_events"):
         lines.append(f"{run['clips_without_events']} of {clips} clips have no reference events.")
     if run.get("clips_without_picture_and_sound"):

@@ -12,6 +12,8 @@ from cmmd_lightning.evaluation.page import render_page
 
 Report = dict[str, Any]
 
+CANNOT_TELL = "cannot tell: on these clips true pairs score no better than chance; see cmmd calibrate"
+
 
 def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Report:
     """Two reports as one: the union of their tasks, the new one's where both have one.
@@ -102,12 +104,14 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
     if entry["value"] is None:
         return f"{task}: no clips could be scored"
     parts = [f"{task}: event F1 within {tolerance.removesuffix('ms')} ms {entry['value']:.2f}"]
-    parts[0] += f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]"
+    if entry["ci95"] is not None:
+        rough = " (rough: few clips)" if entry.get("rough") else ""
+        parts[0] += f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]{rough}"
     if entry["floor"] is not None:
         parts.append(f"floor {entry['floor']:.2f} (shuffled pairs)")
     if entry["ceiling"] is not None:
         parts.append(f"ceiling {entry['ceiling']:.2f}")
-    return ", ".join([*parts, f"n {entry['n']}"])
+    return ", ".join([*parts, f"n {entry['n']}"]) + (f"; {CANNOT_TELL}" if entry.get("cannot_tell") else "")
 
 
 def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:

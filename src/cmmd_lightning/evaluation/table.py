@@ -44,6 +44,12 @@ MEASURES = (
     Measure(SYNCHRONY, "linear_sync_lag", "Lag by linear synchrony", "ms", 1000, 0),
     Measure(SYNCHRONY, r"av_align\[(tempotokens-2025)\]", "AV-Align ({})", "0 to 1"),
     Measure(SYNCHRONY, r"av_align\[(.+)\]", "AV-Align ({})", "0 or more"),
+    Measure(QUALITY, "flicker_ratio", "Flicker over the true clip's", "1: as calm"),
+    Measure(QUALITY, "colour_drift_ratio", "Drift of the moving object's colour over the true one's", "1: as constant"),
+    Measure(QUALITY, "area_drift_ratio", "Drift of the moving object's area over the true one's", "1: as constant"),
+    Measure(QUALITY, "pitch_within_semitone", "Pitch within a semitone", "0 to 1"),
+    Measure(QUALITY, "quiet_level", "Level of the quiet from the true one's", "dB", 1.0, 1),
+    Measure(QUALITY, "clipped_samples", "Samples that clip", "0 to 1", 1.0, 4),
     Measure(MEANING, "audio_visual_agreement", "Agreement of what is seen and heard", "at most 1"),
     Measure(MEANING, "classifier_agreement", "Same class as the true sound", "0 to 1"),
     Measure(MEANING, "classifier_kl", "Divergence of the classes (KL)", "nats"),
@@ -57,11 +63,13 @@ GROUPS = (SYNCHRONY, QUALITY, MEANING, MEMORISATION, OTHER, FOLDED)
 STATISTICS = ("pixel-statistics", "mel-statistics")
 NOTES = {
     SYNCHRONY: "Floors: wrong partners (shuffled pairs), or as many events at random times. Ceiling: true clips through"
-    f" codec and vocoder, with a checkpoint. Of lags the mean size counts, {MAX_LAG * 1000:.0f} ms where none "
-    "is found; the histogram has their signs.",
+    f" codec and vocoder, with a checkpoint. Lags are looked for up to {MAX_LAG * 1000:.0f} ms; the median "
+    "size counts, of the clips that have one, and the histogram has their signs. "
+    "Intervals of fewer than 20 clips are rough.",
     MEANING: "Floor: wrong partners. Ceiling: true clips through codec and vocoder.",
     QUALITY: "A distance compares only with others of the same extractor, weights and numbers of clips. Floor: white "
-    "noise in place of the clips. Two halves of the true clips show what a perfect generator may expect of so few. The "
+    "noise in place of the clips; of measures of each clip, shuffled pairs. "
+    "Two halves of the true clips show what a perfect generator may expect of so few. The "
     "kernel distance is unbiased and may fall below 0 where the sets are alike.",
     MEMORISATION: "The probability that a generated clip lies nearer to its nearest training clip than a held-out true "
     "clip does to its own: about 0.5 is no sign of copying, 1 is every clip nearer. Distances are in standard "
@@ -90,17 +98,17 @@ def tables(metrics: Mapping[str, Any]) -> str:
     found: dict[str, list[tuple[Measure, str, Entry]]] = {}
     for name, entry in metrics.items():
         if isinstance(entry, Mapping) and "value" in entry:
-            measure = measure_of(name)
+            measure = measure_of(name, str(entry.get("unit", "")))
             found.setdefault(measure.group, []).append((measure, name, entry))
     return "\n".join(_group(group, found[group]) for group in GROUPS if group in found)
 
 
-def measure_of(name: str) -> Measure:
+def measure_of(name: str, unit: str = "") -> Measure:
     """What a page says of the measure of that name."""
     for measure in MEASURES:
         if match := re.fullmatch(measure.pattern, name):
             return measure._replace(label=measure.label.format(*match.groups()))
-    return Measure(OTHER, name, name, "")
+    return Measure(OTHER, name, name, unit)
 
 
 def _group(group: str, rows: Sequence[tuple[Measure, str, Entry]]) -> str:
@@ -165,7 +173,9 @@ def _of(key: str) -> Column:
 
 def _interval(measure: Measure, entry: Entry) -> str:
     interval = entry.get("ci95")
-    return "" if interval is None else " to ".join(_number(measure, end) for end in interval)
+    if interval is None:
+        return ""
+    return " to ".join(_number(measure, end) for end in interval) + (" (rough)" if entry.get("rough") else "")
 
 
 def _better(measure: Measure, entry: Entry) -> str:
@@ -181,6 +191,7 @@ FIRST: dict[str, Column] = {
     "better": _better,
     "value": _of("value"),
     "95 % interval": _interval,
+    "reads": lambda _, entry: "cannot tell: see cmmd calibrate" if entry.get("cannot_tell") else "",
 }
 COLUMNS: dict[str, dict[str, Column]] = {
     SYNCHRONY: {
@@ -198,7 +209,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     QUALITY: {
         **FIRST,
-        "floor: noise": _of("floor"),
+        "floor": _of("floor"),
         "two true halves": _of("reference_halves"),
         "ceiling": _of("ceiling"),
         "generated / true": _counts("n", "n_reference"),

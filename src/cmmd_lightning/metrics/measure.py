@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,36 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+
+def build_measures(specs: Sequence[Mapping[str, Any]]) -> list[Measure]:
+    """Measures of one's own from ``class_path`` and ``init_args``.
+
+    Args:
+        specs: Such as ``{"class_path": "theirs.Measure", "init_args": {}}``.
+
+    Returns:
+        The measures.
+
+    Raises:
+        ValueError: If one cannot be imported or built, or is no `Measure`.
+
+    Example:
+        >>> build_measures([{"class_path": "cmmd_lightning.metrics.Flicker"}])
+        [Flicker()]
+    """
+    found = []
+    for spec in specs:
+        path = str(spec.get("class_path"))
+        module, _, name = path.rpartition(".")
+        try:
+            built = getattr(importlib.import_module(module), name)(**spec.get("init_args", {}))
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"measures: expected the class of a measure, got {path!r}: {error}") from error
+        if not isinstance(built, Measure):
+            raise ValueError(f"measures: expected a subclass of cmmd_lightning.metrics.Measure, got {path!r}")
+        found.append(built)
+    return found
 
 
 class Measure(Metric):
