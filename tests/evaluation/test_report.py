@@ -41,7 +41,9 @@ def reports(clips):
 def test_a_second_task_is_merged_into_the_report(reports, tmp_path):
     path = tmp_path / "deep" / "report.json"
     for task in reports:
-        assert write_report(reports[task], path, examples=0) == [path, path.with_suffix(".html")]
+        assert write_report(reports[task], path, examples=0) == [
+            path.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".md", ".tex")
+        ]
     merged = read_report(path)
     assert list(merged["tasks"]) == list(reports)
     for task, report in reports.items():

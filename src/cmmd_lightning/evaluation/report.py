@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmmd_lightning.evaluation.page import render_page
+from cmmd_lightning.evaluation.tables import report_tables
 
 Report = dict[str, Any]
 
@@ -66,7 +67,7 @@ def write_report(
     Args:
         report: As :func:`cmmd_lightning.evaluation.folders.evaluate_folders` returns it.
         path: The JSON file; the page lies beside it, with the suffix ``.html``.
-        page: Whether to write the page too.
+        page: Whether to write the page, and the tables as CSV, Markdown and LaTeX, too.
         examples: Clips shown per task: half of them the best, half the worst.
 
     Returns:
@@ -81,6 +82,7 @@ def write_report(
     written = [write_whole(path, text)]
     if page:
         written.append(write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
+        written += [write_whole(path.with_suffix(suffix), text) for suffix, text in report_tables(merged).items()]
     return written
 
 

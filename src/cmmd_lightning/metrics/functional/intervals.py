@@ -83,8 +83,9 @@ def bootstrap_interval(
         >>> low, high = bootstrap_interval([0.0, 1.0] * 50)
         >>> bool(0.39 < low < 0.42 and 0.58 < high < 0.61)
         True
-        >>> bootstrap_interval([0.44, 0.50], bounds=(0.0, 1.0))
-        (0.0, 1.0)
+        >>> low, high = bootstrap_interval([0.44, 0.50], bounds=(0.0, 1.0))
+        >>> round(low, 2), round(high, 2)
+        (0.09, 0.85)
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
@@ -99,7 +100,11 @@ def bootstrap_interval(
         [of(array[rng.integers(0, array.size, (100, array.size))], axis=1) for _ in range(-(-resamples // 100))]
     )
     value = float(array.mean() if statistic is None else statistic(array))
-    return interval_of(draws[:resamples], value, array.size, bounds=bounds, level=level)
+    low, high = interval_of(draws[:resamples], value, array.size, bounds=bounds, level=level)
+    if statistic is None and array.size < ROUGH:  # no narrower than Student's
+        half = float(student.ppf((1 + level) / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+        low, high = min(low, max(value - half, bounds[0])), max(high, min(value + half, bounds[1]))
+    return low, high
 
 
 def interval_of(
