@@ -187,12 +187,12 @@ def test_unreadable_training_clips_are_listed_and_a_lone_one_is_no_bank(clips, d
     (training / "text.mp4").write_text("no film")
     extractors = Extractors(audio=MelStatistics())
     report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
-    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]["n_training"] == 2
+    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"]["n_training"] == 2
     errors = report["runs"]["video_to_audio"]["errors"]
     assert ["mute.mp4: expected an audio stream, got none" in errors[0], "text.mp4" in errors[1]] == [True, True]
     (training / "clip_00001.wav").unlink()
     report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
-    assert "memorisation[mel-statistics-v1]" not in report["tasks"]["video_to_audio"]
+    assert "memorisation[mel-statistics-v2]" not in report["tasks"]["video_to_audio"]
     assert "expected two training clips at least" in report["runs"]["video_to_audio"]["errors"][-1]
     assert report["tasks"]["video_to_audio"]["event_f1@100ms"]["n"] == 8
 
@@ -254,7 +254,7 @@ def test_joint_falls_with_a_delay_and_takes_references_of_any_name_length_rate_a
     assert metrics["event_f1@25ms"]["n"] == 8
     assert metrics["event_f1@50ms"]["value"] > delayed["event_f1@50ms"]["value"] + 0.4
     assert delayed["event_lag"]["median"] - metrics["event_lag"]["median"] == pytest.approx(0.08, abs=0.02)
-    for name in ("frechet_distance[pixel-statistics-v1]", "kernel_distance[mel-statistics-v1]"):
+    for name in ("frechet_distance[pixel-statistics-v1]", "kernel_distance[mel-statistics-v2]"):
         assert (metrics[name]["n"], metrics[name]["n_reference"]) == (8, 5)
 
 

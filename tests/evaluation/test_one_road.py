@@ -154,8 +154,8 @@ def test_a_folder_without_media_is_refused_and_nothing_written(clips, tmp_path, 
         (made / name).write_text("hello")
     before = sorted(made.iterdir())
     done = cmmd("evaluate", "--task", "video_to_audio", "--generated", made, "--reference", clips, cwd=tmp_path)
-    assert done.code != 0
-    assert f"expected media files, got {reason}" in " ".join(done.stderr.split())
+    assert done.status != 0
+    assert f"expected media files, got {reason}" in " ".join(done.err.split())
     assert sorted(made.iterdir()) == before
 
 

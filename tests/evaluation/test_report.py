@@ -184,7 +184,7 @@ def test_tables_are_grouped_with_units_directions_and_what_judged():
     assert page.index("<details>") > page.index("something")
     assert "Event recall within 100 ms" in page.partition("<details>")[2]
     assert "ceiling</th>" not in page  # none known
-    plain = tables({"kernel_distance[mel-statistics-v1]": {**distance, "extractor": "mel-statistics-v1"}})
+    plain = tables({"kernel_distance[mel-statistics-v2]": {**distance, "extractor": "mel-statistics-v2"}})
     assert "are not FVD and not FAD" in plain
 
 
@@ -212,10 +212,10 @@ def test_distances_to_training_clips_stand_beside_those_of_held_out_ones():
 def test_the_page_with_memorisation_and_what_could_not_be_compared(reports):
     report = copy.deepcopy(reports["video_to_audio"])
     entry = {"value": 1.0, "ci95": [1.0, 1.0], "n": 2, "distances": {"generated": [0.0, 0.0], "held_out": [1.0, 2.0]}}
-    report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"] = entry
+    report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"] = entry
     report["runs"]["video_to_audio"] |= {"clips_without_picture_and_sound": 3, "clips_without_events": 2}
     page = render_page(report, examples=0)
-    assert 'alt="Distances to the nearest training clip, memorisation[mel-statistics-v1]"' in page
+    assert 'alt="Distances to the nearest training clip, memorisation[mel-statistics-v2]"' in page
     assert "3 of 8 clips have no picture beside the sound" in page
     assert "2 of 8 clips have no reference events." in page
 

@@ -128,8 +128,8 @@ def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     Example:
         >>> lag = {"value": 0.07, "ci95": [0.05, 0.1], "n": 9, "median": -0.004, "n_without": 1}
         >>> distance = {"value": 10.42, "ci95": [6.6, 15.2], "floor": 96.3, "n": 9, "n_reference": 8}
-        >>> detail_line({"event_lag": lag, "frechet_distance[mel-statistics-v1]": distance})
-        '  event lag 70 ms (median -4 ms, 1 without); frechet_distance[mel-statistics-v1] 10.4 (white noise 96.3)'
+        >>> detail_line({"event_lag": lag, "frechet_distance[mel-statistics-v2]": distance})
+        '  event lag 70 ms (median -4 ms, 1 without); frechet_distance[mel-statistics-v2] 10.4 (white noise 96.3)'
     """
     parts = []
     for name, entry in metrics.items():

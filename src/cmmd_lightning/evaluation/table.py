@@ -76,7 +76,7 @@ NOTES = {
     "deviations of the features over the training clips.",
 }
 NOT_FVD = (
-    "pixel-statistics-v1 and mel-statistics-v1 are hand-made statistics that need no weights: distances by them are "
+    "pixel-statistics-v1 and mel-statistics-v2 are hand-made statistics that need no weights: distances by them are "
     "not FVD and not FAD, and compare only with others by the same statistics."
 )
 
