@@ -11,7 +11,6 @@ import pytest
 from cmmd_lightning.evaluation import detail_line, evaluate_folders, merge_reports, read_report, write_report
 from cmmd_lightning.evaluation.figures import lag_figure, memorisation_figure
 from cmmd_lightning.evaluation.page import render_page
-from cmmd_lightning.evaluation.table import tables
 
 
 class Checker(HTMLParser):
@@ -49,7 +48,7 @@ def test_a_second_task_is_merged_into_the_report(reports, tmp_path):
     for task, report in reports.items():
         assert merged["tasks"][task] == report["tasks"][task]
         assert merged["runs"][task]["provenance"]["command"] == f"evaluate {task}"
-    assert {file.name for file in path.parent.iterdir()} == {"report.json", "report.html"}
+    assert {file.suffix for file in path.parent.iterdir()} == {".json", ".html", ".csv", ".md", ".tex"}
 
 
 def test_a_task_s_later_numbers_replace_the_earlier():
@@ -109,6 +108,10 @@ def test_the_page_of_the_bare_agreed_form():
     assert "0.400 to 0.600" in page
 
 
+def page_of(metrics):
+    return render_page({"tasks": {"task": metrics}})
+
+
 def headings(page):
     return [re.sub("<.*?>", "", text) for text in re.findall(r"<h3>(.*?)</h3>", page)]
 
@@ -153,7 +156,7 @@ def test_tables_are_grouped_with_units_directions_and_what_judged():
         "reference_halves": 0.25,
         "higher_is_better": False,
     }
-    page = tables(
+    page = page_of(
         {
             "event_recall@100ms": entry,
             "memorisation[i3d-logits]": {
@@ -184,7 +187,7 @@ def test_tables_are_grouped_with_units_directions_and_what_judged():
     assert page.index("<details>") > page.index("something")
     assert "Event recall within 100 ms" in page.partition("<details>")[2]
     assert "ceiling</th>" not in page  # none known
-    plain = tables({"kernel_distance[mel-statistics-v2]": {**distance, "extractor": "mel-statistics-v2"}})
+    plain = page_of({"kernel_distance[mel-statistics-v2]": {**distance, "extractor": "mel-statistics-v2"}})
     assert "are not FVD and not FAD" in plain
 
 

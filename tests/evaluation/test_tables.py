@@ -3,7 +3,8 @@
 import csv
 import io
 
-from cmmd_lightning.evaluation.tables import HEADS, report_tables
+from cmmd_lightning.evaluation.rendering import table_texts
+from cmmd_lightning.evaluation.table import HEADS, report_table
 
 ENTRY = {
     "value": 0.51234,
@@ -18,7 +19,7 @@ REPORT = {"tasks": {"video_to_audio": {"event_f1@50ms": ENTRY, "none": {"value":
 
 
 def test_csv_has_full_numbers_and_empty_cells_for_none():
-    rows = list(csv.DictReader(io.StringIO(report_tables(REPORT)[".csv"])))
+    rows = list(csv.DictReader(io.StringIO(table_texts([report_table(REPORT)])[".csv"])))
     assert [row["value"] for row in rows] == ["0.51234", ""]
     assert (rows[0]["low"], rows[0]["ceiling"], rows[0]["reads"], rows[1]["reads"]) == (
         "0.4",
@@ -29,7 +30,7 @@ def test_csv_has_full_numbers_and_empty_cells_for_none():
 
 
 def test_markdown_and_latex_escape_what_is_special_to_them():
-    tables = report_tables(REPORT)
+    tables = table_texts([report_table(REPORT)])
     lines = tables[".md"].splitlines()
     assert len(lines) == 4
     assert lines[1] == "|" + "---|" * len(HEADS)

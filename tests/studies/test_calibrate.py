@@ -159,11 +159,11 @@ def test_the_files_have_all_sets_measures_and_reasons(bounce, tmp_path):
     source = {"command": "test", "version": "0", "seed": 0, "machine": "m"}
     result = {"provenance": source, "sets": {"bounce": found}, "errors": ["x.mp4: broken"]}
     assert [path.name for path in write_calibration(result, tmp_path)] == [
-        f"calibration.{suffix}" for suffix in ("json", "md", "html", "png")
+        f"calibration.{suffix}" for suffix in ("json", "png", "md", "html", "csv", "tex")
     ]
     assert json.loads((tmp_path / "calibration.json").read_text()) == json.loads(json.dumps(result))
     table = (tmp_path / "calibration.md").read_text()
-    heads, first, *_ = fault_table(found)
+    heads, (first, *_), _ = fault_table(found)
     assert heads[:5] == ["measure", "50 ms", "100 ms", "200 ms", "300 ms"]
     assert "| " + " | ".join(first) + " |" in table
     assert "x.mp4: broken" in table

@@ -173,6 +173,9 @@ class Senses:
         if self.encoders is not None:
             found.append(PairAgreement(getattr(self.encoders[0], "outputs", "embeddings")))
         found += [Flicker(), ColourConstancy(), AreaConstancy(), PitchAgreement(), QuietLevel(), Clipping(), *self.more]
+        known = dict.fromkeys(name for measure in found for name in (type(measure).__name__, *measure.names))
+        if unknown := [name for name in self.without if name not in known]:
+            raise ValueError(f"without: expected some of {', '.join(known)}, got {', '.join(unknown)}")
         return tuple(measure for measure in found if not set(self.without) & {type(measure).__name__, *measure.names})
 
     def of(self, name: str) -> Measure:

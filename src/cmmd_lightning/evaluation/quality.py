@@ -207,6 +207,8 @@ def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: 
         "floor": None,
         "ceiling": None,
         "n": len(made[0]),
+        "unit": "0 to 1",
+        "rough": min(len(made[0]), len(held[0])) < ROUGH,
         "n_held_out": len(held[0]),
         "n_training": len(bank),
         **{key: value for key, value in scores._asdict().items() if key != "auroc"},
@@ -236,6 +238,8 @@ def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
             "floor": float(np.mean([getattr(scores, name).mean() for scores in wrong])) if wrong else None,
             "ceiling": None if ideal is None else float(getattr(ideal, name).mean()),
             "n": len(values),
+            "unit": "nats" if name == "kl" else "0 to 1",
+            "rough": len(values) < ROUGH,
             "higher_is_better": name == "agreement",
         }
     return metrics

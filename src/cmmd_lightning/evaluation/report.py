@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cmmd_lightning.evaluation.page import render_page
-from cmmd_lightning.evaluation.tables import report_tables
+from cmmd_lightning.evaluation.rendering import table_texts, write_whole
+from cmmd_lightning.evaluation.table import report_table
 
 Report = dict[str, Any]
 
@@ -81,8 +82,9 @@ def write_report(
     text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
     written = [write_whole(path, text)]
     if page:
+        texts = table_texts([report_table(merged)])
         written.append(write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
-        written += [write_whole(path.with_suffix(suffix), text) for suffix, text in report_tables(merged).items()]
+        written += [write_whole(path.with_suffix(suffix), text) for suffix, text in texts.items()]
     return written
 
 
@@ -102,7 +104,9 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
         >>> summary_line("video_to_audio", {"event_f1@100ms": entry})
         'video_to_audio: event F1 within 100 ms 0.83 [0.79, 0.87], floor 0.31 (shuffled pairs), ceiling 0.99, n 64'
     """
-    entry = metrics[f"event_f1@{tolerance}"]
+    entry = metrics.get(f"event_f1@{tolerance}")
+    if entry is None:
+        return f"{task}: without event scores, {len(metrics)} measures"
     if entry["value"] is None:
         return f"{task}: no clips could be scored"
     parts = [f"{task}: event F1 within {tolerance.removesuffix('ms')} ms {entry['value']:.2f}"]
@@ -140,15 +144,3 @@ def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
             noise = "" if entry["floor"] is None else f" (white noise {entry['floor']:.3g})"
             parts.append(f"{name} {entry['value']:.3g}{noise}")
     return "  " + "; ".join(parts) if parts else ""
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
