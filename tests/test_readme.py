@@ -127,7 +127,7 @@ def test_the_python_runs_in_order(place):
     assert names["mel"].shape == (1, 64, 128)
     assert (place / "mine.ckpt").is_file()
     assert "EventScores(precision=" in printed.getvalue()
-    assert "mel-statistics-v1" in printed.getvalue()
+    assert "mel-statistics-v2" in printed.getvalue()
 
 
 def test_what_it_names_is_there():

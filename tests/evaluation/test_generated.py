@@ -163,7 +163,11 @@ def test_the_report_has_the_form_of_all_reports(wrong, tmp_path, caplog):
     page = (tmp_path / "test_report.html").read_text()
     assert "video_to_audio" in page
     assert "frechet_distance[pixel-statistics-v1]" in page
-    assert caplog.messages[-1] == f"written: {tmp_path / 'test_report.json'}, {tmp_path / 'test_report.html'}"
+    assert caplog.messages[
+        -1
+    ] == f"written: {tmp_path / 'test_report.json'}, {tmp_path / 'test_report.html'}, " + ", ".join(
+        f"{tmp_path}/test_report.{kind}" for kind in ("csv", "md", "tex")
+    )
     value = kept["tasks"]["joint"]["event_lag"]["value"]
     assert any("event_lag " in line and f"value {value:.3f}" in line for line in caplog.messages)
 

@@ -87,7 +87,7 @@ class PitchAgreement(Measure):
     Example:
         >>> import torch
         >>> metric = PitchAgreement()
-        >>> metric.update([torch.tensor([440.0, 440.0])], [[(0.0, 450.0), (0.005, 880.0)]])
+        >>> metric.update([torch.tensor([440.0, 440.0])], [[(0.0, 450.0), (0.01, 880.0)]])
         >>> float(metric.compute()["pitch_within_semitone"])
         0.5
     """

@@ -10,7 +10,7 @@ CALM = 0.8
 """Share of the pixels, the calmest ones, whose flicker counts."""
 PITCH_SECONDS = 0.15
 """Span after an event in which its pitch is looked for."""
-PITCH_STEP = 0.005
+PITCH_STEP = 0.01
 """Seconds between the spans of `strongest_partials`."""
 
 
@@ -78,7 +78,7 @@ def strongest_partials(sound: Tensor, sample_rate: int) -> Tensor:
         sample_rate: Hz.
 
     Returns:
-        Hz (S,), one every 5 ms from the start; refined by a parabola over the logarithm of the spectrum.
+        Hz (S,), one every 10 ms from the start; refined by a parabola over the logarithm of the spectrum.
 
     Example:
         >>> wave = torch.sin(2 * torch.pi * 440.0 * torch.arange(16000) / 16000)
@@ -86,7 +86,7 @@ def strongest_partials(sound: Tensor, sample_rate: int) -> Tensor:
         True
     """
     length, step = round(PITCH_SECONDS * sample_rate), round(PITCH_STEP * sample_rate)
-    size = 4 * 2 ** int(np.ceil(np.log2(length)))
+    size = 2 * 2 ** int(np.ceil(np.log2(length)))
     padded = torch.nn.functional.pad(sound.float(), (0, length))
     found = []
     for windows in padded.unfold(0, length, step).split(256):
@@ -110,7 +110,7 @@ def pitches_within(partials: Tensor, events: list[tuple[float, float]], semitone
         0 to 1; NaN without events.
 
     Example:
-        >>> pitches_within(torch.tensor([440.0, 440.0]), [(0.0, 450.0), (0.005, 880.0)])
+        >>> pitches_within(torch.tensor([440.0, 440.0]), [(0.0, 450.0), (0.01, 880.0)])
         0.5
     """
     hits = []
