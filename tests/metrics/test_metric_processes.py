@@ -15,7 +15,7 @@ from torch import distributed, nn
 from torchmetrics import Metric
 
 from cmmd_lightning.metrics import EventAgreement, Measure
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
 from cmmd_lightning.metrics.memorisation import Kind, Memorisation
 from cmmd_lightning.metrics.quality import FrechetDistance, KernelDistance
 from cmmd_lightning.metrics.synchrony import AVAlign, EnvelopeLag, EventLag
@@ -47,9 +47,7 @@ CASES = {
     "EnvelopeLag": Case(lambda: EnvelopeLag(rate=25.0), [([x.roll(i)], [x]) for i, x in enumerate(NOISE)]),
     "FrechetDistance": Case(lambda: FrechetDistance(nn.Identity(), num_features=3), SIDES),
     "KernelDistance": Case(lambda: KernelDistance(nn.Identity(), num_features=3), SIDES),
-    "AudioVisualAgreement": Case(
-        lambda: AudioVisualAgreement(first_values, first_values), [(x, 25.0, x + x.flip(0), 16000) for x in ROWS]
-    ),
+    "PairAgreement": Case(PairAgreement, [([x[:1]], [x.flip(0)[:1]]) for x in ROWS]),
     "ClassifierAgreement": Case(
         lambda: ClassifierAgreement(lambda *media: first_values(*media).softmax(1)),
         [(x + 1.5 * x.flip(0), x, 16000, torch.arange(20) % 3) for x in ROWS],

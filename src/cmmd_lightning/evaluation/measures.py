@@ -103,6 +103,11 @@ class Senses:
     more: Sequence[Measure] = ()
     without: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        for encoder in self.encoders or ():
+            if isinstance(encoder, torch.nn.Module):
+                encoder.eval()  # a file of TorchScript is as it was saved
+
     def see(self, frames: Tensor, fps: float) -> dict[str, Any]:
         """What the measures want of a picture.
 

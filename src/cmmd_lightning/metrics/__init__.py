@@ -1,6 +1,6 @@
 """Synchrony and quality measures: pure functions first, torchmetrics second."""
 
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement, PairAgreement
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
 from cmmd_lightning.metrics.measure import Measure
 from cmmd_lightning.metrics.media_quality import (
     AreaConstancy,
@@ -25,7 +25,6 @@ from cmmd_lightning.metrics.synchrony import (
 __all__ = [
     "AVAlign",
     "AreaConstancy",
-    "AudioVisualAgreement",
     "ClassifierAgreement",
     "Clipping",
     "ColourConstancy",
