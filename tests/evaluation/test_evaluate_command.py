@@ -40,9 +40,13 @@ def test_a_second_run_in_a_new_process_gives_the_same_numbers(three):
 def test_the_main_numbers_are_told_in_two_lines(three):
     done = cmmd("evaluate", *COMMON, "--generated", "true", "--reference", "true", cwd=three)
     told = [line for line in done.err.splitlines() if line]
-    assert re.match(r"video_to_audio: event F1 within 100 ms [01]\.\d\d \[.*\], floor .*, n 3$", told[-3])
-    assert re.match(r"  event lag \d+ ms \(median [+-]\d+ ms\); frechet_distance\[mel-statistics-v1\] 0", told[-2])
-    assert told[-1] == f"written: {Path('true/report.json')}, {Path('true/report.html')}"
+    assert re.match(
+        r"video_to_audio: event F1 within 100 ms [01]\.\d\d \[.*\] \(rough: few clips\), floor .*, n 3$", told[-3]
+    )
+    assert re.match(r"  event lag \d+ ms \(median [+-]\d+ ms\); frechet_distance\[mel-statistics-v2\] 0", told[-2])
+    assert told[-1] == f"written: {Path('true/report.json')}, {Path('true/report.html')}, " + ", ".join(
+        f"true/report.{kind}" for kind in ("csv", "md", "tex")
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,5 +93,5 @@ def test_files_that_cannot_be_read_cost_a_line_each_and_the_status(clips, tmp_pa
         assert len(done.lines_with(f"clip_0000{i}.mp4: expected")) == 2  # among the generated and the training clips
     report = json.loads((made / "report.json").read_text())
     assert report["tasks"]["video_to_audio"]["event_f1@100ms"]["n"] == 5
-    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]["n_training"] == 5
+    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"]["n_training"] == 5
     assert "Not scored: " in (made / "report.html").read_text()

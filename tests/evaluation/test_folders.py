@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from cmmd_lightning.evaluation import Extractors, RoundTrip, evaluate_folders, score, summary_line
-from cmmd_lightning.evaluation.measures import Events, View
+from cmmd_lightning.evaluation.loading import load_frames, load_sound
+from cmmd_lightning.evaluation.measures import View
 from cmmd_lightning.evaluation.observation import Observation
-from cmmd_lightning.evaluation.observe import load_frames, load_sound
 from cmmd_lightning.evaluation.pairs import pair_folders
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics
+from cmmd_lightning.metrics.synchrony import Events
 
 SAMPLES = 25600
 
@@ -186,12 +187,12 @@ def test_unreadable_training_clips_are_listed_and_a_lone_one_is_no_bank(clips, d
     (training / "text.mp4").write_text("no film")
     extractors = Extractors(audio=MelStatistics())
     report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
-    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]["n_training"] == 2
+    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"]["n_training"] == 2
     errors = report["runs"]["video_to_audio"]["errors"]
     assert ["mute.mp4: expected an audio stream, got none" in errors[0], "text.mp4" in errors[1]] == [True, True]
     (training / "clip_00001.wav").unlink()
     report = evaluate("video_to_audio", made, clips, extractors=extractors, training=training)
-    assert "memorisation[mel-statistics-v1]" not in report["tasks"]["video_to_audio"]
+    assert "memorisation[mel-statistics-v2]" not in report["tasks"]["video_to_audio"]
     assert "expected two training clips at least" in report["runs"]["video_to_audio"]["errors"][-1]
     assert report["tasks"]["video_to_audio"]["event_f1@100ms"]["n"] == 8
 
@@ -208,7 +209,9 @@ def test_references_without_a_picture_leave_out_what_compares_both_and_say_so(cl
     caplog.set_level("INFO")
     report = evaluate("video_to_audio", made, made)
     metrics, run = report["tasks"]["video_to_audio"], report["runs"]["video_to_audio"]
-    assert {name.partition("@")[0] for name in metrics} == {"event_precision", "event_recall", "event_f1", "event_lag"}
+    assert {name.partition("@")[0] for name in metrics} == {
+        *("event_precision", "event_recall", "event_f1", "event_lag", "quiet_level", "clipped_samples")
+    }
     assert metrics["event_f1@25ms"]["value"] == 1.0
     assert metrics["event_lag"]["value"] == 0.0
     assert run["clips_without_picture_and_sound"] == 8
@@ -251,7 +254,7 @@ def test_joint_falls_with_a_delay_and_takes_references_of_any_name_length_rate_a
     assert metrics["event_f1@25ms"]["n"] == 8
     assert metrics["event_f1@50ms"]["value"] > delayed["event_f1@50ms"]["value"] + 0.4
     assert delayed["event_lag"]["median"] - metrics["event_lag"]["median"] == pytest.approx(0.08, abs=0.02)
-    for name in ("frechet_distance[pixel-statistics-v1]", "kernel_distance[mel-statistics-v1]"):
+    for name in ("frechet_distance[pixel-statistics-v1]", "kernel_distance[mel-statistics-v2]"):
         assert (metrics[name]["n"], metrics[name]["n_reference"]) == (8, 5)
 
 

@@ -163,7 +163,11 @@ def test_the_report_has_the_form_of_all_reports(wrong, tmp_path, caplog):
     page = (tmp_path / "test_report.html").read_text()
     assert "video_to_audio" in page
     assert "frechet_distance[pixel-statistics-v1]" in page
-    assert caplog.messages[-1] == f"written: {tmp_path / 'test_report.json'}, {tmp_path / 'test_report.html'}"
+    assert caplog.messages[
+        -1
+    ] == f"written: {tmp_path / 'test_report.json'}, {tmp_path / 'test_report.html'}, " + ", ".join(
+        f"{tmp_path}/test_report.{kind}" for kind in ("csv", "md", "tex")
+    )
     value = kept["tasks"]["joint"]["event_lag"]["value"]
     assert any("event_lag " in line and f"value {value:.3f}" in line for line in caplog.messages)
 
@@ -184,7 +188,7 @@ def test_clips_without_events_have_scores_that_are_not_logged(model, true, caplo
     report = run(model, (still, silent), (still, silent), "video_to_audio", "audio_to_video", batches=[(0, 1, 2)])
     values = logged_values(report)
     assert not [name for name in values if "/event_" in name]
-    assert "test/video_to_audio/frechet_distance[mel-statistics-v1]" in values
+    assert "test/video_to_audio/frechet_distance[mel-statistics-v2]" in values
     assert "test/audio_to_video: no events in the 3 clips, event scores are not logged" in caplog.messages
     assert report["tasks"]["video_to_audio"]["event_f1@100ms"]["value"] == 1.0  # nothing to be found, nothing found
     assert report["runs"]["video_to_audio"]["clips_without_events"] == 3

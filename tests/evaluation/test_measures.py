@@ -124,9 +124,9 @@ def test_a_picture_that_was_seen_already_is_not_looked_at_again():
     trip = RoundTrip(RATE, FPS, (32, 32), sound=lambda x: x, frames=lambda x: x)
     observer = Observer("video_to_audio", Counting(), trip)
     true = flashes()
-    observer.observe("a", Media(sound=flashes(0.1).sound), true, Media(sound=true.sound), known=[0.4])
+    observer.observe("a", Media(sound=flashes(0.1).sound), true, Media(sound=true.sound), known=[{"time": 0.4}])
     assert looked == [75]
     other = Media(true.frames.flip(0), FPS, true.sound)
-    seen = observer.observe("a", other, true, Media(sound=true.sound), known=[0.4])
+    seen = observer.observe("a", other, true, Media(sound=true.sound), known=[{"time": 0.4}])
     assert looked == [75, 75, 75]
     assert seen.best.left["motion"].tolist() != seen.made.left["motion"].tolist()

@@ -11,7 +11,6 @@ import pytest
 from cmmd_lightning.evaluation import detail_line, evaluate_folders, merge_reports, read_report, write_report
 from cmmd_lightning.evaluation.figures import lag_figure, memorisation_figure
 from cmmd_lightning.evaluation.page import render_page
-from cmmd_lightning.evaluation.table import tables
 
 
 class Checker(HTMLParser):
@@ -41,13 +40,15 @@ def reports(clips):
 def test_a_second_task_is_merged_into_the_report(reports, tmp_path):
     path = tmp_path / "deep" / "report.json"
     for task in reports:
-        assert write_report(reports[task], path, examples=0) == [path, path.with_suffix(".html")]
+        assert write_report(reports[task], path, examples=0) == [
+            path.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".md", ".tex")
+        ]
     merged = read_report(path)
     assert list(merged["tasks"]) == list(reports)
     for task, report in reports.items():
         assert merged["tasks"][task] == report["tasks"][task]
         assert merged["runs"][task]["provenance"]["command"] == f"evaluate {task}"
-    assert {file.name for file in path.parent.iterdir()} == {"report.json", "report.html"}
+    assert {file.suffix for file in path.parent.iterdir()} == {".json", ".html", ".csv", ".md", ".tex"}
 
 
 def test_a_task_s_later_numbers_replace_the_earlier():
@@ -107,6 +108,10 @@ def test_the_page_of_the_bare_agreed_form():
     assert "0.400 to 0.600" in page
 
 
+def page_of(metrics):
+    return render_page({"tasks": {"task": metrics}})
+
+
 def headings(page):
     return [re.sub("<.*?>", "", text) for text in re.findall(r"<h3>(.*?)</h3>", page)]
 
@@ -151,7 +156,7 @@ def test_tables_are_grouped_with_units_directions_and_what_judged():
         "reference_halves": 0.25,
         "higher_is_better": False,
     }
-    page = tables(
+    page = page_of(
         {
             "event_recall@100ms": entry,
             "memorisation[i3d-logits]": {
@@ -182,7 +187,7 @@ def test_tables_are_grouped_with_units_directions_and_what_judged():
     assert page.index("<details>") > page.index("something")
     assert "Event recall within 100 ms" in page.partition("<details>")[2]
     assert "ceiling</th>" not in page  # none known
-    plain = tables({"kernel_distance[mel-statistics-v1]": {**distance, "extractor": "mel-statistics-v1"}})
+    plain = page_of({"kernel_distance[mel-statistics-v2]": {**distance, "extractor": "mel-statistics-v2"}})
     assert "are not FVD and not FAD" in plain
 
 
@@ -210,10 +215,10 @@ def test_distances_to_training_clips_stand_beside_those_of_held_out_ones():
 def test_the_page_with_memorisation_and_what_could_not_be_compared(reports):
     report = copy.deepcopy(reports["video_to_audio"])
     entry = {"value": 1.0, "ci95": [1.0, 1.0], "n": 2, "distances": {"generated": [0.0, 0.0], "held_out": [1.0, 2.0]}}
-    report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"] = entry
+    report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"] = entry
     report["runs"]["video_to_audio"] |= {"clips_without_picture_and_sound": 3, "clips_without_events": 2}
     page = render_page(report, examples=0)
-    assert 'alt="Distances to the nearest training clip, memorisation[mel-statistics-v1]"' in page
+    assert 'alt="Distances to the nearest training clip, memorisation[mel-statistics-v2]"' in page
     assert "3 of 8 clips have no picture beside the sound" in page
     assert "2 of 8 clips have no reference events." in page
 

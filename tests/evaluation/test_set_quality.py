@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from cmmd_lightning.evaluation import Extractors, Observation, evaluate_folders
-from cmmd_lightning.evaluation.measures import Events, View
+from cmmd_lightning.evaluation.measures import View
 from cmmd_lightning.evaluation.observation import Media
 from cmmd_lightning.evaluation.observe import Observer
 from cmmd_lightning.evaluation.quality import quality_metrics
 from cmmd_lightning.media import read_sound, write_sound
 from cmmd_lightning.metrics.extractors.statistics import MelStatistics, PixelStatistics
 from cmmd_lightning.metrics.functional.quality import kernel_distance
+from cmmd_lightning.metrics.synchrony import Events
 from cmmd_lightning.metrics.weights import weights_hash
 
 STATISTICS = Extractors(PixelStatistics(), MelStatistics())
@@ -69,7 +70,7 @@ def rows_of(generated, reference):
 
 
 def test_the_same_clips_are_at_distance_zero(clips):
-    for task, name in (("video_to_audio", "mel-statistics-v1"), ("audio_to_video", "pixel-statistics-v1")):
+    for task, name in (("video_to_audio", "mel-statistics-v2"), ("audio_to_video", "pixel-statistics-v1")):
         metrics = evaluate_folders(task, clips, clips, extractors=STATISTICS, progress=False)["tasks"][task]
         entry = metrics[f"frechet_distance[{name}]"]
         assert entry["value"] == pytest.approx(0.0, abs=1e-6)
@@ -146,16 +147,16 @@ def test_copies_of_training_clips_are_found_and_named(clips, tmp_path):
         write_sound(made / f"{path.stem}.wav", samples.flip(0), RATE)
     shutil.copytree(made, training)
     report = evaluate_folders("video_to_audio", made, clips, extractors=STATISTICS, training=training, progress=False)
-    entry = report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]
+    entry = report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"]
     assert entry["distances"]["generated"] == [0.0] * 8
     assert min(entry["distances"]["held_out"]) > 0.1
     assert (entry["value"], entry["ci95"], entry["share_below_1st_percentile"]) == (1.0, [1.0, 1.0], 1.0)
     assert (entry["n"], entry["n_held_out"], entry["n_training"]) == (8, 8, 8)
     for row in report["runs"]["video_to_audio"]["clips"]:
-        assert row["nearest_training_clip[mel-statistics-v1]"] == [f"{row['stem']}.wav", 0.0]
+        assert row["nearest_training_clip[mel-statistics-v2]"] == [f"{row['stem']}.wav", 0.0]
     # the other way round: the true clips are the copies, and the generated ones lie farther
     report = evaluate_folders("video_to_audio", made, clips, extractors=STATISTICS, training=clips, progress=False)
-    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v1]"]["value"] == 0.0
+    assert report["tasks"]["video_to_audio"]["memorisation[mel-statistics-v2]"]["value"] == 0.0
 
 
 def test_one_clip_has_no_distance_between_sets():

@@ -18,7 +18,7 @@ from cmmd_lightning.metrics.encoders import (
     build_encoders,
     read_labels,
 )
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
 from cmmd_lightning.metrics.weights import weights_hash
 
 transformers = pytest.importorskip("transformers")
@@ -219,13 +219,12 @@ def test_built_from_one_line_they_work_in_the_metrics(folders, tmp_path):
     labels.write_text("dog\n\n cat \nrain\n", encoding="utf-8")
     assert read_labels(labels) == LABELS
     video, audio = build_encoders(f"clip+clap:{folders['clip']}, {folders['clap']},{labels}")
-    metric = AudioVisualAgreement(video, audio)
-    metric.train()
-    assert not any(module.training for module in (*video.modules(), *audio.modules()))
+    metric = PairAgreement(video.outputs)
+    assert not any(module.training for module in (*video.train().modules(), *audio.train().modules()))
     frames, sound = pictures(3, 2), sounds(3, 4000)
-    metric.update(frames, 25.0, sound, 16000)
+    metric.update(audio(sound, 16000).split(1), video(frames, 25.0).split(1))
     common = torch.minimum(video(frames, 25.0), audio(sound, 16000)).sum(dim=1).mean()
-    assert float(metric.compute()["av_agreement"]) == pytest.approx(float(common), abs=1e-6)
+    assert float(metric.compute()["audio_visual_agreement"]) == pytest.approx(float(common), abs=1e-6)
     assert video.name.startswith("CLIP clip")
     assert audio.name.endswith(", 3 labels")
 
@@ -260,10 +259,10 @@ def test_a_pair_of_torchscript_files(tmp_path):
     torch.testing.assert_close(video(frames, 10), expected)
     torch.testing.assert_close(audio(sound.double(), 16000), sound[:, :3] * 16000)
     assert (video.name, video.outputs, video.weights_hash) == ("video.pt", "embeddings", weights_hash(video))
-    metric = AudioVisualAgreement(video, audio)
-    metric.update(frames, 10.0, sound, 16000)
+    metric = PairAgreement(video.outputs)
+    metric.update(audio(sound, 16000).split(1), video(frames, 10.0).split(1))
     cosine = torch.cosine_similarity(expected, sound[:, :3]).mean()
-    assert float(metric.compute()["av_agreement"]) == pytest.approx(float(cosine), abs=1e-6)
+    assert float(metric.compute()["audio_visual_agreement"]) == pytest.approx(float(cosine), abs=1e-6)
 
 
 def test_the_hash_is_that_of_the_weights(folders):

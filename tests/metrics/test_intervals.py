@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements, shuffled_floor
+from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 9, 64])
@@ -26,15 +26,8 @@ def test_derangements_follow_the_seed():
 
 def test_too_few_items_have_no_derangement():
     assert derangements(0) == derangements(1) == []
-    assert shuffled_floor(lambda i, j: 1.0, 1) is None
     with pytest.raises(ValueError, match="negative"):
         derangements(-1)
-
-
-def test_floor_is_the_mean_over_wrong_partners():
-    table = np.arange(9.0).reshape(3, 3)
-    floor = shuffled_floor(lambda i, j: table[i, j], 3, limit=2)
-    assert floor.tolist() == [1.5, 4.0, 6.5]  # the mean of each row without its diagonal
 
 
 def test_interval_is_seeded_and_ordered():
@@ -42,8 +35,23 @@ def test_interval_is_seeded_and_ordered():
     low, high = bootstrap_interval(values)
     assert (low, high) == bootstrap_interval(values)
     assert low < values.mean() < high
-    assert bootstrap_interval([0.7]) == (0.7, 0.7)
-    assert all(np.isnan(end) for end in bootstrap_interval([]))
+    assert all(np.isnan(end) for values in ([], [0.7]) for end in bootstrap_interval(values))  # one clip has none
+
+
+@pytest.mark.parametrize("count", [3, 5, 10, 19])
+def test_interval_of_few_clips_covers_as_often_as_it_says(count):
+    rng = np.random.default_rng(4)
+    hits = 0
+    for trial in range(300):
+        low, high = bootstrap_interval(rng.normal(0.5, 0.2, count), resamples=200, seed=trial)
+        hits += low <= 0.5 <= high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_interval_of_a_median_holds_it_and_stays_within_the_bounds():
+    low, high = bootstrap_interval([0.0, 0.1, 5.0], statistic=lambda x: float(np.median(x)), bounds=(0.0, np.inf))
+    assert low == 0.0
+    assert high > 0.1
 
 
 def test_interval_covers_as_often_as_it_says():

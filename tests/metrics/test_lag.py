@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmmd_lightning.metrics.functional.lag import envelope_lag, event_lag, loudness_envelope
-from cmmd_lightning.metrics.lag import EnvelopeLag, Lag
+from cmmd_lightning.metrics.synchrony import EnvelopeLag, EventLag
 
 EVENTS = [0.31, 0.52, 0.94, 1.37]
 
@@ -133,43 +133,30 @@ def test_malformed_events_raise(reference, estimate, message):
         event_lag(reference, estimate)
 
 
-def test_the_metric_has_middle_size_strength_and_distribution():
-    metric = Lag()
+def test_the_value_is_the_median_size_and_clips_without_a_lag_have_no_part_in_it():
+    metric = EventLag()
     lags = [0.1, -0.04, 0.02, 0.3]
-    metric.update([EVENTS, EVENTS], [[time + lag for time in EVENTS] for lag in lags[:2]])
-    metric.update([EVENTS] * 3, [*([time + lag for time in EVENTS] for lag in lags[2:]), []])
-    with pytest.warns(UserWarning, match="1 clips have no lag"):
-        values = metric.compute()
-    assert {name: float(value) for name, value in values.items()} == pytest.approx(
-        {"lag_seconds": 0.06, "lag_abs_seconds": 0.115, "lag_strength": 0.8, "lag_missing": 0.2}, abs=1e-4
-    )
-    assert metric.lags().dtype == torch.float64
-    assert metric.lags().tolist() == pytest.approx([*lags, math.nan], abs=1e-4, nan_ok=True)
+    metric.update([[time + lag for time in EVENTS] for lag in lags[:2]], [EVENTS, EVENTS])
+    metric.update([*([time + lag for time in EVENTS] for lag in lags[2:]), []], [EVENTS] * 3)
+    with pytest.warns(UserWarning, match="1 clips have no event_lag"):
+        assert float(metric.compute()["event_lag"]) == pytest.approx(0.07, abs=1e-4)
+    assert metric.clip_values().dtype == torch.float64
+    assert metric.clip_values().flatten().tolist() == pytest.approx([*lags, math.nan], abs=1e-4, nan_ok=True)
     metric.reset()
-    assert metric.lags().tolist() == []
+    assert metric.clip_values().tolist() == []
 
 
-def test_perfect_clips_have_no_lag_and_full_strength():
-    metric = Lag()
-    metric.update([EVENTS, [0.5]], [EVENTS, torch.tensor([0.5])])
-    values = {name: float(value) for name, value in metric.compute().items()}
-    assert values == pytest.approx({"lag_seconds": 0, "lag_abs_seconds": 0, "lag_strength": 1, "lag_missing": 0})
-
-
-def test_clips_without_a_lag_have_strength_0_and_a_warning():
-    metric = Lag()
-    metric.update([[], [0.5]], [[0.5], [3.0]])
-    with pytest.warns(UserWarning, match="2 clips have no lag"):
-        values = {name: float(value) for name, value in metric.compute().items()}
-    nan = math.nan
-    expected = {"lag_seconds": nan, "lag_abs_seconds": nan, "lag_strength": 0.0, "lag_missing": 1.0}
-    assert values == pytest.approx(expected, nan_ok=True)
+def test_clips_without_a_lag_give_nan_and_a_warning():
+    metric = EventLag()
+    metric.update([[0.5], [3.0]], [[], [0.5]])
+    with pytest.warns(UserWarning, match="2 clips have no event_lag"):
+        assert bool(metric.compute()["event_lag"].isnan())
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("updates", [0, 1])
 def test_before_any_clip_every_value_is_nan(updates):
-    metric = Lag()
+    metric = EventLag()
     for _ in range(updates):
         metric.update([], [])
     assert all(bool(value.isnan()) for value in metric.compute().values())
@@ -178,41 +165,28 @@ def test_before_any_clip_every_value_is_nan(updates):
 def test_the_envelope_metric_measures_envelopes():
     noise = torch.randn(120, generator=torch.Generator().manual_seed(0))
     metric = EnvelopeLag(rate=25.0, max_lag=0.4)
-    metric.update([noise[10:110], noise[10:110]], [noise[6:106], 2 * noise[5:105].numpy() + 1])
-    values = {name: float(value) for name, value in metric.compute().items()}
-    assert values["lag_seconds"] == pytest.approx(4.5 / 25, abs=0.01)
-    assert values["lag_strength"] == pytest.approx(1.0, abs=1e-6)
-    metric.update([torch.ones(50)], [noise[:50]])
-    with pytest.warns(UserWarning, match="1 clips have no lag"):
-        assert float(metric.compute()["lag_missing"]) == pytest.approx(1 / 3)
-
-
-def test_the_histogram_counts_every_clip_that_has_a_lag():
-    metric = Lag(max_lag=0.2)
-    metric.update([EVENTS] * 4, [[time + lag for time in EVENTS] for lag in (0.051, 0.052, -0.15)] + [[]])
-    figure, axes = metric.plot()
-    counts = {round(bar.get_x(), 2): bar.get_height() for bar in axes.patches if bar.get_height()}
-    assert counts == {0.04: 2, -0.16: 1}
-    assert metric.plot(torch.tensor([0.1]), axes)[0] is figure
+    metric.update([noise[6:106], 2 * noise[5:105].numpy() + 1], [noise[10:110], noise[10:110]])
+    assert float(metric.compute()["motion_loudness_lag"]) == pytest.approx(4.5 / 25, abs=0.01)
+    metric.update([noise[:50]], [torch.ones(50)])
+    assert metric.clip_values().isnan().flatten().tolist() == [False, False, True]
 
 
 def test_a_malformed_clip_leaves_the_metric_as_it_was():
-    metric = Lag()
+    metric = EventLag()
     metric.update([EVENTS], [EVENTS])
     with pytest.raises(ValueError, match="finite"):
-        metric.update([EVENTS, EVENTS], [[0.1], [math.nan]])
-    assert metric.lags().tolist() == [0.0]
+        metric.update([[0.1], [math.nan]], [EVENTS, EVENTS])
+    assert metric.clip_values().tolist() == [[0.0]]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Lag(max_lag=0.0), "max_lag"),
-        (lambda: Lag(max_lag=math.nan), "max_lag"),
+        (lambda: EventLag(max_lag=0.0), "max_lag"),
+        (lambda: EventLag(max_lag=math.nan), "max_lag"),
         (lambda: EnvelopeLag(rate=-1.0), "rate"),
-        (lambda: Lag().update([[0.1]], []), "as many clips of both, got 1 references, 0 estimates"),
-        (lambda: Lag().update([0.1], [0.1]), "one dimension"),
-        (lambda: EnvelopeLag(rate=25.0).update([torch.ones(5)], [torch.ones(6)]), "one length"),
+        (lambda: EventLag().update([], [[0.1]]), "as many clips of both, got 0 estimates, 1 references"),
+        (lambda: EventLag().update([0.1], [0.1]), "one dimension"),
     ],
 )
 def test_malformed_input_of_the_metrics_raises(call, message):

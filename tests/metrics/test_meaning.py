@@ -14,9 +14,8 @@ from cmmd_lightning.metrics.functional.meaning import (
     classifier_agreement,
     embedding_agreement,
     label_agreement,
-    pair_scores,
 )
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
 
 
 def rows(count, width, seed, kind="embeddings"):
@@ -52,35 +51,6 @@ def test_label_agreement_is_the_common_mass_is_symmetric_and_ignores_the_order_o
     torch.testing.assert_close(agreement, label_agreement(video.flip(1), audio.flip(1)))
 
 
-@pytest.mark.parametrize("kind", ["embeddings", "probabilities"])
-@pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_pair_scores_equal_brute_force(kind, chunk):
-    video = rows(9, 4, 0, kind)
-    audio = (video + rows(9, 4, 1, kind)) / 2
-    one = embedding_agreement if kind == "embeddings" else label_agreement
-    matrix = np.array([[one(v[None], a[None]).item() for a in audio] for v in video])
-    scores = pair_scores(video, audio, kind, chunk=chunk)
-    assert scores.agreement == pytest.approx(matrix.diagonal().mean(), abs=1e-12)
-    assert scores.floor == pytest.approx(matrix[~np.eye(9, dtype=bool)].mean(), abs=1e-12)
-    assert scores.recall_video_to_audio == np.mean(matrix.argmax(axis=1) == np.arange(9))
-    assert scores.recall_audio_to_video == np.mean(matrix.argmax(axis=0) == np.arange(9))
-    if kind == "embeddings":  # this draw tells the two directions apart
-        assert scores.recall_video_to_audio != scores.recall_audio_to_video
-
-
-def test_encoders_that_see_nothing_score_as_chance_and_perfect_ones_are_perfect():
-    same = torch.ones(8, 3)
-    assert pair_scores(same, same, "embeddings") == pytest.approx((1, 1, 1 / 8, 1 / 8))
-    assert pair_scores(torch.eye(8), 2 * torch.eye(8), "embeddings") == pytest.approx((1, 0, 1, 1))
-
-
-def test_few_clips_are_defined():
-    assert np.isnan(pair_scores(torch.zeros(0, 3), torch.zeros(0, 3), "embeddings")).all()
-    one = pair_scores(torch.ones(1, 3), torch.ones(1, 3), "embeddings")
-    assert (one.agreement, one.recall_video_to_audio) == pytest.approx((1, 1))
-    assert np.isnan(one.floor)
-
-
 def test_classifier_agreement_against_scipy():
     true, generated = rows(6, 5, 0, "probabilities"), rows(6, 5, 1, "probabilities")
     scores = classifier_agreement(true, generated)
@@ -114,8 +84,6 @@ def test_malformed_rows_raise():
     for bad in (torch.tensor([[1.5, -0.5]]), torch.tensor([[2.0, 3.0]])):
         with pytest.raises(ValueError, match="0 or more with sum 1"):
             label_agreement(good[:1], bad)
-    with pytest.raises(ValueError, match="got 'cosine'"):
-        pair_scores(good, good, "cosine")
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
         class_agreement_floor(torch.zeros(2), torch.zeros(3))
 
@@ -123,63 +91,27 @@ def test_malformed_rows_raise():
 # the metrics: encoders here read the rows that the test wrote into the media
 
 
-def seen(frames, fps):
-    return frames[:, :, :, 0, 0].flatten(1).float()
-
-
 def heard(sound, sample_rate):
     return sound[:, :6] * 255
 
 
 def clips(count):
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randint(0, 256, (count, 6), generator=generator)
-    frames = values.to(torch.uint8).reshape(count, 3, 2, 1, 1)
-    return frames, values / 255 + 0.3 * torch.rand(count, 6, generator=generator)
+    return torch.rand(count, 6, generator=torch.Generator().manual_seed(0))
 
 
 def softmax_of(sound, sample_rate):
     return (4 * sound[:, :5]).softmax(dim=1)
 
 
-def test_audio_visual_agreement_is_the_function_over_all_batches():
-    frames, sound = clips(7)
-    metric = AudioVisualAgreement(seen, heard)
-    for part in (slice(0, 3), slice(3, 7)):
-        metric.update(frames[part], 10.0, sound[part], 6)
-    expected = pair_scores(seen(frames, 10.0), heard(sound, 6), "embeddings")
-    got = {name: float(value) for name, value in metric.compute().items()}
-    assert got == pytest.approx(
-        {
-            "av_agreement": expected.agreement,
-            "av_agreement_floor": expected.floor,
-            "av_recall@1_video_to_audio": expected.recall_video_to_audio,
-            "av_recall@1_audio_to_video": expected.recall_audio_to_video,
-            "av_recall@1_floor": 1 / 7,
-        },
-        abs=1e-6,
-    )
-    assert got["av_agreement"] > got["av_agreement_floor"] + 0.05
-    metric.reset()
-    metric.update(frames[:2], 10.0, torch.from_numpy(frames[:2].flatten(1).numpy() / 255), 6)
-    assert float(metric.compute()["av_agreement"]) == pytest.approx(1)
-
-
-def test_encoders_of_probabilities_are_compared_as_labels():
-    def video(frames, fps):
-        return seen(frames, fps).softmax(dim=1)
-
-    def audio(sound, sample_rate):
-        return sound.softmax(dim=1)
-
-    video.outputs = audio.outputs = "probabilities"
-    frames, sound = clips(4)
-    metric = AudioVisualAgreement(video, audio)
-    metric.update(frames, 10.0, sound, 6)
-    expected = label_agreement(video(frames, 10.0), audio(sound, 6)).mean()
-    assert float(metric.compute()["av_agreement"]) == pytest.approx(float(expected), abs=1e-6)
-    with pytest.raises(ValueError, match="same kind of rows, got probabilities and embeddings"):
-        AudioVisualAgreement(video, heard)
+def test_pair_agreement_is_the_mean_of_the_function_of_its_kind():
+    for kind, function in (("embeddings", embedding_agreement), ("probabilities", label_agreement)):
+        video, audio = rows(7, 4, 0, kind), rows(7, 4, 1, kind)
+        metric = PairAgreement(kind)
+        for part in (slice(0, 3), slice(3, 7)):
+            metric.update(audio[part].split(1), video[part].split(1))
+        expected = function(video, audio)
+        assert float(metric.compute()["audio_visual_agreement"]) == pytest.approx(float(expected.mean()), abs=1e-6)
+        assert metric.clip_values().flatten().tolist() == pytest.approx(expected.tolist())
 
 
 def test_modules_are_asked_without_dropout_and_gradient():
@@ -189,7 +121,7 @@ def test_modules_are_asked_without_dropout_and_gradient():
 
     classifier = Dropping(6, 4)
     metric = ClassifierAgreement(classifier).train()
-    sound = clips(50)[1]
+    sound = clips(50)
     metric.update(sound, sound, 6)
     assert float(metric.compute()["classifier_agreement"]) == 1.0
     assert float(metric.compute()["classifier_kl"]) == 0.0
@@ -217,30 +149,16 @@ def test_classifier_agreement_with_and_without_labels():
     )
 
 
-def test_no_clips_and_one_clip_are_defined_with_a_warning():
-    for metric in (AudioVisualAgreement(seen, heard), ClassifierAgreement(softmax_of)):
-        with pytest.warns(UserWarning, match="of 0 clips"):
-            assert all(np.isnan(float(value)) for value in metric.compute().values())
-    frames, sound = clips(1)
-    metric = AudioVisualAgreement(seen, heard)
-    metric.update(frames, 10.0, sound, 6)
-    with pytest.warns(UserWarning, match="of 1 clips"):
-        values = metric.compute()
-    assert np.isnan(float(values["av_agreement_floor"]))
-    assert float(values["av_recall@1_floor"]) == 1.0
+def test_no_clips_are_defined_with_a_warning():
+    with pytest.warns(UserWarning, match="of 0 clips"):
+        assert all(np.isnan(float(value)) for value in ClassifierAgreement(softmax_of).compute().values())
 
 
 def test_malformed_clips_and_encoders_raise():
-    frames, sound = clips(3)
-    with pytest.raises(ValueError, match="got 3 of frames, 2 of sound"):
-        AudioVisualAgreement(seen, heard).update(frames, 10.0, sound[:2], 6)
-    with pytest.raises(ValueError, match=r"rows of one width, got \(3, 6\) and \(3, 5\)"):
-        AudioVisualAgreement(seen, softmax_of).update(frames, 10.0, sound, 6)
-    with pytest.raises(ValueError, match=r"must give \(3, D\), a row for each clip, got \(2, 6\)"):
-        AudioVisualAgreement(lambda frames, fps: seen(frames, fps)[1:], heard).update(frames, 10.0, sound, 6)
-    with pytest.raises(ValueError, match="finite"):
-        AudioVisualAgreement(seen, heard).update(frames, 10.0, sound / 0, 6)
-    with pytest.raises(ValueError, match="got 3 true, 2 generated"):
+    sound = clips(3)
+    with pytest.raises(ValueError, match=r"must give \(3, D\), a row for each clip, got \(2, 5\)"):
+        ClassifierAgreement(lambda sound, rate: softmax_of(sound, rate)[1:]).update(sound, sound, 6)
+    with pytest.raises(ValueError, match="got 2 true, 3 generated"):
         ClassifierAgreement(softmax_of).update(sound, sound[:2], 6)
     with pytest.raises(ValueError, match="logits"):
         ClassifierAgreement(heard).update(sound, sound, 6)
@@ -251,25 +169,19 @@ def test_malformed_clips_and_encoders_raise():
 
 def test_plot_draws():
     metric = ClassifierAgreement(softmax_of)
-    metric.update(clips(3)[1], clips(3)[1], 6)
+    metric.update(clips(3), clips(3), 6)
     assert metric.plot()[0].axes
 
 
 def filled(part):
-    """Both metrics on some of nine clips."""
-    frames, sound = (media[part] for media in clips(9))
-    agreement, classes = AudioVisualAgreement(seen, heard), ClassifierAgreement(softmax_of)
-    agreement.update(frames, 10.0, sound, 6)
-    classes.update(sound, sound.flip(1), 6, torch.arange(9)[part] % 5)
-    return agreement, classes
-
-
-def values_of(metrics):
-    return {name: float(value) for metric in metrics for name, value in metric.compute().items()}
+    """The metric on some of nine clips."""
+    metric, sound = ClassifierAgreement(softmax_of), clips(9)[part]
+    metric.update(sound, sound.flip(1), 6, torch.arange(9)[part] % 5)
+    return metric
 
 
 def test_merged_states_give_the_result_of_one():
-    first, second = filled(slice(0, 4)), filled(slice(4, 9))
-    for one, other in zip(first, second, strict=True):
-        one.merge_state(other)
-    assert values_of(first) == pytest.approx(values_of(filled(slice(0, 9))), abs=1e-6)
+    first, second, whole = (filled(slice(*ends)) for ends in ((0, 4), (4, 9), (0, 9)))
+    first.merge_state(second)
+    values, expected = ({name: float(x) for name, x in metric.compute().items()} for metric in (first, whole))
+    assert values == pytest.approx(expected, abs=1e-6)

@@ -14,18 +14,17 @@ import torch
 from torch import distributed, nn
 from torchmetrics import Metric
 
-from cmmd_lightning.metrics import EventAgreement
-from cmmd_lightning.metrics.av_align import AVAlign
-from cmmd_lightning.metrics.lag import EnvelopeLag, Lag
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement
+from cmmd_lightning.metrics import EventAgreement, Measure
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
 from cmmd_lightning.metrics.memorisation import Kind, Memorisation
 from cmmd_lightning.metrics.quality import FrechetDistance, KernelDistance
+from cmmd_lightning.metrics.synchrony import AVAlign, EnvelopeLag, EventLag
 
 REFERENCE = [[0.2, 0.71, 1.3], [0.5], [], [0.1, 0.9], [0.4, 0.42], [1.1, 1.5]]
 ESTIMATE = [[0.24, 0.7], [0.58, 1.0], [], [0.11, 0.88, 1.2], [0.41], []]
 NOISE = torch.randn(6, 60, generator=torch.Generator().manual_seed(0))
 ROWS = NOISE.reshape(6, 20, 3)
-EVENTS = [([ref], [est]) for ref, est in zip(REFERENCE, ESTIMATE, strict=True)]
+EVENTS = [([est], [ref]) for ref, est in zip(REFERENCE, ESTIMATE, strict=True)]
 SIDES = [(rows + (i % 2) * rows.square(), {"real": i % 2 == 0}) for i, rows in enumerate(ROWS)]
 
 
@@ -44,16 +43,14 @@ CASES = {
     "EventAgreement": Case(EventAgreement, EVENTS),
     "AVAlign 2025": Case(lambda: AVAlign(fps=10.0), EVENTS),
     "AVAlign 2024": Case(lambda: AVAlign(fps=10.0, variant="tempotokens-2024"), EVENTS),
-    "Lag": Case(Lag, EVENTS),
-    "EnvelopeLag": Case(lambda: EnvelopeLag(rate=25.0), [([x], [x.roll(i)]) for i, x in enumerate(NOISE)]),
+    "EventLag": Case(EventLag, EVENTS),
+    "EnvelopeLag": Case(lambda: EnvelopeLag(rate=25.0), [([x.roll(i)], [x]) for i, x in enumerate(NOISE)]),
     "FrechetDistance": Case(lambda: FrechetDistance(nn.Identity(), num_features=3), SIDES),
     "KernelDistance": Case(lambda: KernelDistance(nn.Identity(), num_features=3), SIDES),
-    "AudioVisualAgreement": Case(
-        lambda: AudioVisualAgreement(first_values, first_values), [(x, 25.0, x + x.flip(0), 16000) for x in ROWS]
-    ),
+    "PairAgreement": Case(PairAgreement, [([x[:1]], [x.flip(0)[:1]]) for x in ROWS]),
     "ClassifierAgreement": Case(
         lambda: ClassifierAgreement(lambda *media: first_values(*media).softmax(1)),
-        [(x, x + 1.5 * x.flip(0), 16000, torch.arange(20) % 3) for x in ROWS],
+        [(x + 1.5 * x.flip(0), x, 16000, torch.arange(20) % 3) for x in ROWS],
     ),
     "Memorisation": Case(
         Memorisation, [(x + 0.1, {"kind": kind}) for x, kind in zip(ROWS, 2 * get_args(Kind), strict=True)]
@@ -73,8 +70,8 @@ def measure(case: Case, updates: list[tuple[Any, ...]]) -> dict[str, list[float]
         warnings.simplefilter("ignore")  # of clips without events, of a process without clips
         values = metric.compute()
     values = dict(values) if isinstance(values, dict) else {"value": values}
-    if isinstance(metric, Lag):
-        values["lags"] = metric.lags()
+    if isinstance(metric, Measure):
+        values["lags"] = metric.clip_values().flatten()
     return {
         name: value if isinstance(value, str) else torch.as_tensor(value).double().flatten().tolist()
         for name, value in values.items()

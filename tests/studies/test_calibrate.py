@@ -67,6 +67,18 @@ def test_what_is_resolved_must_stay_resolved():
     assert whole["monotonicity"] < 0.5
 
 
+def test_a_clip_of_another_frame_rate_lacks_a_fault_and_counts_in_the_others():
+    """A clip of 15 frames per second has no change to 15 fps, so that the first row does not stand for all."""
+    rows = [row(i, lambda late, i=i: -abs(late) - 0.001 * i) for i in range(6)]
+    for one in rows[:3]:
+        one["scores"]["15 fps"] = {"measure": -1.0}
+    for order in (rows, rows[::-1]):
+        found = analysis(order)
+        assert found["auroc"]["15 fps"] == 1.0
+        assert found["mean"]["15 fps"] == -1.0
+        assert found["auroc"]["offset +50 ms"] == 1.0
+
+
 def test_intervals_are_those_of_clips_drawn_anew():
     rng = np.random.default_rng(1)
     noise = rng.normal(size=(40, 2))
@@ -147,11 +159,11 @@ def test_the_files_have_all_sets_measures_and_reasons(bounce, tmp_path):
     source = {"command": "test", "version": "0", "seed": 0, "machine": "m"}
     result = {"provenance": source, "sets": {"bounce": found}, "errors": ["x.mp4: broken"]}
     assert [path.name for path in write_calibration(result, tmp_path)] == [
-        f"calibration.{suffix}" for suffix in ("json", "md", "html", "png")
+        f"calibration.{suffix}" for suffix in ("json", "png", "md", "html", "csv", "tex")
     ]
     assert json.loads((tmp_path / "calibration.json").read_text()) == json.loads(json.dumps(result))
     table = (tmp_path / "calibration.md").read_text()
-    heads, first, *_ = fault_table(found)
+    heads, (first, *_), _ = fault_table(found)
     assert heads[:5] == ["measure", "50 ms", "100 ms", "200 ms", "300 ms"]
     assert "| " + " | ".join(first) + " |" in table
     assert "x.mp4: broken" in table

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmmd_lightning.evaluation.rendering import table_texts
 from cmmd_lightning.studies.ablation.report import SHOWN, table, write_comparison
 from cmmd_lightning.studies.ablation.results import read_results
 from cmmd_lightning.studies.ablation.summary import (
@@ -167,13 +168,14 @@ def test_comparison_is_written(tmp_path):
     results = tmp_path / "results.jsonl"
     results.write_text("".join(json.dumps(line) + "\n" for line in every))
     written = write_comparison([results], tmp_path / "made")
-    assert [path.suffix for path in written] == [".md", *[".png"] * 4]
+    assert [path.suffix for path in written] == [".md", ".html", ".csv", ".tex", *[".png"] * 4]
     assert all(path.stat().st_size > 0 for path in written)
     text = written[0].read_text()
     assert "| infonce | 100 | 1.00 | 2 | 3 | 1.000 | 1.000 | 1.000 |" in text
     assert "| steps, compute | +1.000 [+1.000, +1.000] | +1.000 [+1.000, +1.000] | +0.000 [+0.000, +0.000] |" in text
-    rows = [line for line in table(arms(every), "plain").splitlines()]
-    assert len({row.count("|") for row in rows}) == 1
+    heads, rows, _ = table(arms(every), "plain")
+    assert {len(row) for row in rows} == {len(heads)}
+    assert (tmp_path / "made" / "comparison.html").read_text().count("<table>") == 1
     few = write_comparison([results], tmp_path / "few", baseline="infonce", recipes=["infonce"])[0].read_text()
     assert "| infonce | 100 |" in few
     assert "plain" not in few
@@ -234,7 +236,8 @@ def test_the_published_tables_are_those_of_the_published_results():
             here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
             short |= {"| " + " | ".join(row) + " |" for row in short_rows(here)}
             if name == "ablation":
-                assert f"### {scene}, {task.replace('_', ' ')}\n\n{table(here, 'plain')}\n" in text
+                markdown = table_texts([table(here, "plain")])[".md"]
+                assert f"### {scene}, {task.replace('_', ' ')}\n\n{markdown}" in text
     columns = ["recipe", "steps", *SHOWN, "by seed", "error", "equal", f"difference in {SHOWN[-1]}"]
     heads = [i for i, line in enumerate(lines) if line == "| " + " | ".join(columns) + " |"]
     assert len(heads) >= 9

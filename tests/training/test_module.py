@@ -213,7 +213,7 @@ def test_a_test_logs_what_its_report_says(clip_loader, tmp_path, caplog):
 def test_steps_guidance_and_seed_of_the_test_reach_the_sampler(clip_loader, tmp_path):
     def distance(**settings) -> float:
         spec = EvaluationSpec(("video_to_audio",), **settings)
-        return measured(tmp_path, clip_loader, spec)[0]["test/video_to_audio/frechet_distance[mel-statistics-v1]"]
+        return measured(tmp_path, clip_loader, spec)[0]["test/video_to_audio/frechet_distance[mel-statistics-v2]"]
 
     first = distance(num_inference_steps=2)
     assert distance(num_inference_steps=2) == first

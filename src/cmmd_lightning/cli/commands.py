@@ -79,6 +79,8 @@ def evaluate(
     encoders: str | None = None,
     classifier: str | None = None,
     training: str | None = None,
+    measures: list[dict[str, Any]] | None = None,
+    without: list[str] | None = None,
     examples: int = 4,
     seed: int = 0,
 ) -> int:
@@ -99,13 +101,19 @@ def evaluate(
         encoders: For audio-visual agreement: clip+clap:CLIP,CLAP,LABELS_FILE or torchscript:VIDEO.pt,AUDIO.pt.
         classifier: Judge of generated against true sound: hf:FOLDER.
         training: Folder of the clips that the generator was trained on, to look for memorised ones.
+        measures: Measures of one's own, such as [{class_path: theirs.Measure, init_args: {}}].
+        without: Names of measures to leave out, such as [flicker_ratio].
         examples: Clips shown on the page, the best and the worst among them.
         seed: Of floors and intervals.
     """
+    from cmmd_lightning.evaluation.pairs import require_media
+
+    require_media(generated, reference)
     from cmmd_lightning.evaluation import Extractors, detail_line, evaluate_folders, summary_line, write_report
     from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
     from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
     from cmmd_lightning.metrics.functional.linear_sync import LinearSync
+    from cmmd_lightning.metrics.measure import build_measures
 
     result = evaluate_folders(
         task,
@@ -121,6 +129,8 @@ def evaluate(
         ),
         training=training,
         round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
+        measures=build_measures(measures or ()),
+        without=without or (),
         seed=seed,
     )
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)
@@ -128,8 +138,7 @@ def evaluate(
         if line:
             logger.info("%s", line)
     logger.info("written: %s", ", ".join(str(path) for path in written))
-    scored = result["tasks"][task]["event_f1@100ms"]["n"]
-    return int(bool(result["runs"][task]["errors"]) or scored == 0)
+    return int(bool(result["runs"][task]["errors"]) or not result["runs"][task]["clips"])
 
 
 def _built(build: Callable[[str], Any], spec: str) -> Any:

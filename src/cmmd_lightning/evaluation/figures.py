@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cmmd_lightning.evaluation.measures import MAX_LAG
 from cmmd_lightning.metrics.functional.events import match_events
+from cmmd_lightning.metrics.synchrony import MAX_LAG
 
 COLOURS = (
     "#4d4d4d",

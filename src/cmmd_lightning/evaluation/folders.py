@@ -14,14 +14,16 @@ from rich.progress import track
 
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents
 from cmmd_lightning.evaluation.observation import RoundTrip
-from cmmd_lightning.evaluation.observe import GENERATED, Observer, Task, sidecar_kinds
+from cmmd_lightning.evaluation.observe import GENERATED, Observer, Task
 from cmmd_lightning.evaluation.pairs import PathLike, pair_folders
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.evaluation.quality import Extractors, clip_features, quality_metrics
 from cmmd_lightning.evaluation.scoring import run_facts, score
+from cmmd_lightning.evaluation.sidecar import sidecar_kinds
 from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.functional.events import TOLERANCES
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync
+from cmmd_lightning.metrics.measure import Measure
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ def evaluate_folders(
     extractors: Extractors | None = None,
     training: PathLike | None = None,
     round_trip: RoundTrip | None = None,
+    measures: Sequence[Measure] = (),
+    without: Sequence[str] = (),
     seed: int = 0,
     command: str | None = None,
     max_seconds: float = 60.0,
@@ -72,6 +76,8 @@ def evaluate_folders(
         extractors: Of features for the distances between sets; none by default.
         training: Folder of the clips that the generator was trained on, to look for memorised ones.
         round_trip: Codec and vocoder for the ceiling; None leaves it null.
+        measures: Measures of one's own beside the built-in ones.
+        without: Names of measures, or of their classes, to leave out.
         seed: Of the floors and the intervals.
         command: What to name as the command in the provenance; ``sys.argv`` by default.
         max_seconds: Longer clips are scored over their first seconds.
@@ -93,13 +99,19 @@ def evaluate_folders(
         raise ValueError(f"{task}: expected a folder of references, got none")
     extractors = extractors or Extractors()
     pairing = pair_folders(generated, reference, as_sets=task == "joint")
-    senses = Senses(_choose(video_events, reference), linear_sync, encoders)
+    senses = Senses(
+        _choose(video_events, reference), linear_sync, encoders, tolerances, tuple(measures), tuple(without)
+    )
     observer = Observer(task, senses, round_trip, extractors, max_seconds)
+    for side, names in (("generated", pairing.unpaired_generated), ("reference", pairing.unpaired_reference)):
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            log.warning("%d %s files have no partner: %s%s", len(names), side, ", ".join(names[:10]), more)
     seen = _each(pairing.pairs, observer, "Scoring clips", pairing.errors, progress)
     bank = None if training is None else _bank(training, task, observer, pairing.errors, progress)
     for line in pairing.errors:
         log.warning(line)
-    metrics, rows = score(seen, senses=senses, tolerances=tolerances, seed=seed)
+    metrics, rows = score(seen, senses=senses, seed=seed)
     metrics |= quality_metrics(seen, extractors, seed=seed, training=bank and bank[0])
     _name_nearest(rows, metrics, bank and bank[1])
     one_sided = sum(not (o.made.left.keys() & {"motion"} and o.made.right.keys() & {"loudness"}) for o in seen)
@@ -110,7 +122,7 @@ def evaluate_folders(
         "provenance": source,
         "generated": str(generated),
         "reference": None if reference is None else str(reference),
-        **run_facts(senses, rows, tolerances, pairing.errors),
+        **run_facts(senses, rows, pairing.errors),
         "clips_without_picture_and_sound": one_sided,
         "unpaired": {"generated": pairing.unpaired_generated, "reference": pairing.unpaired_reference},
     }

@@ -21,7 +21,6 @@ from cmmd_lightning.evaluation.quality import Extractors, quality_metrics
 from cmmd_lightning.evaluation.report import Report, summary_line, write_report
 from cmmd_lightning.evaluation.scoring import run_facts, score
 from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
-from cmmd_lightning.metrics.functional.events import TOLERANCES
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ class GeneratedClips:
                 "reference": None,
                 "reference_clips": REFERENCE,
                 "sampling": {key: value for key, value in asdict(self.spec).items() if key != "tasks"},
-                **run_facts(self.senses, rows, TOLERANCES, [r for r in results if isinstance(r, str)]),
+                **run_facts(self.senses, rows, [r for r in results if isinstance(r, str)]),
                 "unpaired": {"generated": [], "reference": []},
             }
         return report

@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cmmd_lightning.metrics.functional.av_align import LEAST_FLOW, av_align, librosa_onsets, motion_peaks
-from cmmd_lightning.metrics.functional.events import (
-    TOLERANCES,
-    EventScores,
-    detect_impacts,
-    detect_motion_turns,
-    detect_onsets,
-    event_scores,
-)
+from cmmd_lightning.metrics.functional.av_align import LEAST_FLOW, librosa_onsets, motion_peaks
+from cmmd_lightning.metrics.functional.events import TOLERANCES, detect_impacts, detect_motion_turns, detect_onsets
 from cmmd_lightning.metrics.functional.flow import flow_magnitude
-from cmmd_lightning.metrics.functional.lag import Lag, envelope_lag, event_lag, loudness_envelope
+from cmmd_lightning.metrics.functional.lag import loudness_envelope
 from cmmd_lightning.metrics.functional.linear_sync import LinearSync
-from cmmd_lightning.metrics.functional.meaning import embedding_agreement, label_agreement
 from cmmd_lightning.metrics.functional.motion import motion_envelope
+from cmmd_lightning.metrics.meaning import PairAgreement
+from cmmd_lightning.metrics.measure import Measure
+from cmmd_lightning.metrics.media_quality import (
+    AreaConstancy,
+    Clipping,
+    ColourConstancy,
+    Flicker,
+    PitchAgreement,
+    QuietLevel,
+)
+from cmmd_lightning.metrics.synchrony import (
+    ENVELOPE_RATE,
+    AVAlign,
+    EnvelopeCorrelation,
+    EnvelopeLag,
+    EventAgreement,
+    EventLag,
+    Events,
+    LinearSynchrony,
+    LinearSynchronyLag,
+    within,
+)
 
 VideoEvents = Literal["impacts", "turns"]
 
+SAMPLE_RATE = 16000
+"""Hz at which sound is read for detection."""
 MAX_HEIGHT = 96
 """Pixels; pictures are brought down to this for detection."""
-ENVELOPE_RATE = 50.0
-"""Values per second of the envelopes of motion and loudness."""
-MAX_LAG = 0.5
-"""Greatest lag looked for, in seconds, and the one that counts where none is found."""
 
 
-class Events(NamedTuple):
-    """Event times within a span.
+@dataclass(frozen=True)
+class Media:
+    """A clip in memory.
 
     Args:
-        times: Ascending seconds from the span's start.
-        duration: Length of the span in seconds.
-        fps: Frames per second of the picture they were seen in; 0 for others.
+        frames: uint8 (T, 3, H, W), or None.
+        fps: Frames per second.
+        sound: float (N,), or None.
+        sample_rate: Hz.
+        events: What the sidecar says of the true clip's events, if there is one.
     """
 
-    times: list[float]
-    duration: float
+    frames: Tensor | None = None
     fps: float = 0.0
+    sound: Tensor | None = None
+    sample_rate: int = SAMPLE_RATE
+    events: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,11 +91,22 @@ class Senses:
         linear: A fitted linear synchrony, if there is one.
         encoders: Modules for pictures ``(frames (1, 3, T, H, W), fps) -> (1, D)`` and sounds ``(sound (1, N),
             sample_rate) -> (1, D)`` whose rows compare (:mod:`cmmd_lightning.metrics.encoders`), if there are any.
+        tolerances: Of the event scores, in seconds.
+        more: Measures of one's own.
+        without: Names of measures, or of their classes, to leave out.
     """
 
     video_events: VideoEvents = "impacts"
     linear: LinearSync | None = None
     encoders: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
+    tolerances: Sequence[float] = TOLERANCES
+    more: Sequence[Measure] = ()
+    without: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for encoder in self.encoders or ():
+            if isinstance(encoder, torch.nn.Module):
+                encoder.eval()  # a file of TorchScript is as it was saved
 
     def see(self, frames: Tensor, fps: float) -> dict[str, Any]:
         """What the measures want of a picture.
@@ -138,38 +166,51 @@ class Senses:
         detect = detect_impacts if self.video_events == "impacts" else detect_motion_turns
         return within(detect(shrunk(frames), fps).tolist(), len(frames) / fps)
 
-    def compare(self, left: View, right: View, tolerances: Sequence[float] = TOLERANCES) -> dict[str, float]:
+    @functools.cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """The list of measures: what every number of evaluate, test, calibrate and ablate is made by."""
+        found: list[Measure] = [EventAgreement(self.tolerances), EventLag()]
+        if has_av_align():
+            found += [AVAlign(variant=variant) for variant in LEAST_FLOW]
+        found += [EnvelopeCorrelation(), EnvelopeLag()]
+        if self.linear is not None:
+            found += [LinearSynchrony(self.linear), LinearSynchronyLag(self.linear)]
+        if self.encoders is not None:
+            found.append(PairAgreement(getattr(self.encoders[0], "outputs", "embeddings")))
+        found += [Flicker(), ColourConstancy(), AreaConstancy(), PitchAgreement(), QuietLevel(), Clipping(), *self.more]
+        known = dict.fromkeys(name for measure in found for name in (type(measure).__name__, *measure.names))
+        if unknown := [name for name in self.without if name not in known]:
+            raise ValueError(f"without: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+        return tuple(measure for measure in found if not set(self.without) & {type(measure).__name__, *measure.names})
+
+    def of(self, name: str) -> Measure:
+        """The measure that gives the number of that name.
+
+        Raises:
+            KeyError: If none does.
+        """
+        return next(measure for measure in self.measures if name in measure.names)
+
+    def features(self, media: Media) -> dict[str, Any]:
+        """What the measures want of generated, or of true, media."""
+        found: dict[str, Any] = {}
+        for measure in self.measures:
+            found |= measure.features(media)
+        return found
+
+    def compare(self, left: View, right: View) -> dict[str, float]:
         """Every measure of the left side of one clip against the right side of another (or the same).
 
         Args:
-            left: Gives the reference events and the picture.
+            left: Gives the reference events and the video.
             right: Gives the estimated events and the sound.
-            tolerances: Of the event scores, in seconds.
 
         Returns:
-            ``event_f1@100ms`` and so on, ``event_f1@mean``, ``event_lag``, ``av_align[...]``,
-            ``motion_loudness_correlation``, ``motion_loudness_lag``, ``linear_sync``, ``linear_sync_lag``,
-            ``audio_visual_agreement``: those whose sides are known. Lags are signed, in seconds, NaN where none is
-            found; of the others, higher is better.
+            Name to number, of those whose sides are known; NaN where there is none, such as no lag.
         """
-        a, b = left.left, right.right
         scores: dict[str, float] = {}
-        if "events" in a and "events" in b:
-            scores |= _event_measures(a["events"], b["events"], tolerances)
-        for variant in LEAST_FLOW:
-            if f"flow_peaks[{variant}]" in a and "librosa_onsets" in b:
-                video, audio = _cut(a[f"flow_peaks[{variant}]"], b["librosa_onsets"])
-                fps = a[f"flow_peaks[{variant}]"].fps
-                scores[f"av_align[{variant}]"] = av_align(audio, video, fps, variant=variant)
-        if "motion" in a and "loudness" in b:
-            scores |= _envelopes(a["motion"], b["loudness"])
-        if self.linear is not None and "linear" in a and "linear" in b:
-            scores["linear_sync"] = self.linear.agreement(a["linear"], b["linear"])
-            scores["linear_sync_lag"] = self.linear.lag(a["linear"], b["linear"], max_lag=MAX_LAG).seconds
-        if self.encoders is not None and "embedding" in a and "embedding" in b:
-            kind = getattr(self.encoders[0], "outputs", "embeddings")
-            agreement = label_agreement if kind == "probabilities" else embedding_agreement
-            scores["audio_visual_agreement"] = float(agreement(a["embedding"], b["embedding"])[0])
+        for measure in self.measures:
+            scores |= measure.scores(right.right, left.left)
         return scores
 
 
@@ -195,58 +236,6 @@ def at_rate(frames: Tensor, fps: float, rate: float) -> Tensor:
     return frames[nearest.clamp(max=len(frames) - 1)]
 
 
-def is_lag(name: str) -> bool:
-    """Whether a measure is a lag: of those, the size counts, and less is better."""
-    return name.endswith("_lag")
-
-
-def size_of_lag(seconds: float) -> float:
-    """The size of a lag in seconds; `MAX_LAG` where none was found."""
-    return MAX_LAG if math.isnan(seconds) else abs(seconds)
-
-
-def within(times: Sequence[float], duration: float) -> list[float]:
-    """The times that lie in [0, duration)."""
-    return [float(time) for time in times if 0 <= time < duration]
-
-
 def envelope_times(duration: float) -> np.ndarray:
     """Instants (E,) in seconds at which envelopes are compared."""
     return (np.arange(int(duration * ENVELOPE_RATE + 1e-6)) + 0.5) / ENVELOPE_RATE
-
-
-def milliseconds(tolerance: float) -> str:
-    """A tolerance as the names of measures have it.
-
-    Example:
-        >>> milliseconds(0.025)
-        '25ms'
-    """
-    return f"{tolerance * 1000:g}ms"
-
-
-def _cut(first: Events, second: Events) -> tuple[list[float], list[float]]:
-    """The events of both within the span that both cover."""
-    span = min(first.duration, second.duration)
-    return within(first.times, span), within(second.times, span)
-
-
-def _event_measures(reference: Events, estimate: Events, tolerances: Sequence[float]) -> dict[str, float]:
-    ref, est = _cut(reference, estimate)
-    curve = {tolerance: event_scores(ref, est, tolerance) for tolerance in tolerances}
-    scores = {
-        f"event_{name}@{milliseconds(tolerance)}": curve[tolerance][k]
-        for k, name in enumerate(EventScores._fields)
-        for tolerance in tolerances
-    }
-    scores["event_f1@mean"] = float(np.mean([curve[tolerance].f1 for tolerance in tolerances]))
-    return scores | {"event_lag": event_lag(ref, est, max_lag=MAX_LAG).seconds}
-
-
-def _envelopes(motion: np.ndarray, loudness: np.ndarray) -> dict[str, float]:
-    count = min(len(motion), len(loudness))
-    first, second = torch.from_numpy(motion[:count]), torch.from_numpy(loudness[:count])
-    lag: Lag = envelope_lag(first, second, ENVELOPE_RATE, max_lag=min(MAX_LAG, count / ENVELOPE_RATE / 2))
-    still = count < 3 or min(float(first.std()), float(second.std())) < 1e-9
-    correlation = 0.0 if still else float(torch.corrcoef(torch.stack([first, second]))[0, 1])
-    return {"motion_loudness_correlation": correlation, "motion_loudness_lag": lag.seconds}

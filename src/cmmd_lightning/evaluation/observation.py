@@ -10,27 +10,9 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from cmmd_lightning.evaluation.measures import View
+from cmmd_lightning.evaluation.measures import SAMPLE_RATE, Media, View
 
-SAMPLE_RATE = 16000
-"""Hz at which sound is read for detection."""
-
-
-@dataclass(frozen=True)
-class Media:
-    """A clip in memory.
-
-    Args:
-        frames: uint8 (T, 3, H, W), or None.
-        fps: Frames per second.
-        sound: float (N,), or None.
-        sample_rate: Hz.
-    """
-
-    frames: Tensor | None = None
-    fps: float = 0.0
-    sound: Tensor | None = None
-    sample_rate: int = SAMPLE_RATE
+__all__ = ["SAMPLE_RATE", "Media", "Observation", "RoundTrip"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +46,10 @@ class Observation:
         source: Where the reference events come from: ``sidecar``, or the name of the detector.
         made: What was generated, beside what it is compared with.
         best: The true clip after the round trip; None without one.
+        true: The true clip as it is; None where it is not known.
         generated: The generated file, if any.
         reference: The reference file, if any.
+        clock: By what the two files were laid over each other: their ``picture``, their ``sound``, or the ``start``.
         features: Modality (``video``, ``audio``, ``class``) to rows (R, D) of ``generated``, ``reference``,
             ``round_trip`` and ``noise``.
     """
@@ -75,6 +59,8 @@ class Observation:
     source: str
     made: View
     best: View | None = None
+    true: View | None = None
     generated: Path | None = None
     reference: Path | None = None
+    clock: str = "start"
     features: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,23 +10,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cmmd_lightning.evaluation.measures import Events, Senses, View, within
+from cmmd_lightning.evaluation.loading import Kind, length, load_frames, load_sound, picture_start
+from cmmd_lightning.evaluation.measures import Senses, View, at_rate
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE, Media, Observation, RoundTrip
 from cmmd_lightning.evaluation.pairs import Pair
 from cmmd_lightning.evaluation.quality import Extractors
-from cmmd_lightning.media import MediaError, iter_frames, iter_sound, probe
+from cmmd_lightning.evaluation.sidecar import common_times, sidecar
+from cmmd_lightning.media import probe
+from cmmd_lightning.metrics.functional.lag import sound_lag
+from cmmd_lightning.metrics.synchrony import Events, within
 
 Task = Literal["video_to_audio", "audio_to_video", "joint"]
-Kind = Literal["sound", "picture"]
 
 GENERATED: dict[Task, tuple[Kind, ...]] = {
     "video_to_audio": ("sound",),
     "audio_to_video": ("picture",),
     "joint": ("sound", "picture"),
 }
-MAX_FPS = 30.0
-MAX_HEIGHT = 256
-"""Pixels; higher pictures are brought down to this."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,36 @@ class Observer:
         Raises:
             MediaError: If a file is unreadable or lacks a stream that the task needs.
         """
-        duration = min(self.span(pair.generated), self.max_seconds)
+        zero = self._zero(pair.generated)
+        duration = min(self.span(pair.generated) - zero, self.max_seconds)
         if pair.reference is None:
-            return replace(self.observe(pair.stem, self.read(pair.generated, duration), None), generated=pair.generated)
-        covered, known = min(duration, probe(pair.reference).duration), None
+            made = self.read(pair.generated, duration, start=zero)
+            return replace(self.observe(pair.stem, made, None), generated=pair.generated)
+        begin, clock = self._common(pair.generated, pair.reference, zero, duration)
+        covered, known = min(duration, probe(pair.reference).duration - begin), None
         if self.task != "joint":  # the reference is the clip's partner: only what both cover counts
-            duration, known = covered, sidecar_events(pair.reference)
+            duration, known = covered, sidecar(pair.reference)
             if known is None:
                 self.span(pair.reference)
-        made = self.read(pair.generated, duration)
-        true = self.read(pair.reference, covered, self._of_reference(made))
-        best = self._round_trip(pair.reference, covered)
+        made = self.read(pair.generated, duration, start=zero)
+        true = self.read(pair.reference, covered, self._of_reference(made), start=begin)
+        best = self._round_trip(pair.reference, covered, begin)
         seen = self.observe(pair.stem, made, true, best, known)
-        return replace(seen, generated=pair.generated, reference=pair.reference)
+        return replace(seen, generated=pair.generated, reference=pair.reference, clock=clock)
+
+    def _zero(self, path: Path) -> float:
+        """Where a file's clip begins: at its first frame, or where it has none at its start."""
+        return picture_start(path) or 0.0
+
+    def _common(self, generated: Path, reference: Path, zero: float, duration: float) -> tuple[float, str]:
+        """Where the reference's clip begins, and by what that is known: two files have no clock in common."""
+        begin = picture_start(reference)
+        if begin is not None or self.task != "audio_to_video":
+            return begin or 0.0, "picture" if begin is not None and probe(generated).has_video else "start"
+        if not (probe(generated).has_audio and probe(reference).has_audio):
+            return 0.0, "start"
+        given, true = load_sound(generated, duration, start=zero), load_sound(reference, self.max_seconds)
+        return max(0.0, -sound_lag(true, given, SAMPLE_RATE)), "sound"
 
     def span(self, path: Path) -> float:
         """Seconds that a file's streams cover.
@@ -82,11 +98,14 @@ class Observer:
         """
         return min([probe(path).duration, *(length(path, kind) for kind in GENERATED[self.task])])
 
-    def read(self, path: Path, duration: float, kinds: Sequence[Kind] = ("sound", "picture")) -> Media:
-        """Those of the streams that a file has, over the first ``duration`` seconds."""
+    def read(
+        self, path: Path, duration: float, kinds: Sequence[Kind] = ("sound", "picture"), *, start: float = 0.0
+    ) -> Media:
+        """Those of the streams that a file has, over ``duration`` seconds."""
         info = probe(path)
-        frames, fps = load_frames(path, duration) if info.has_video and "picture" in kinds else (None, 0.0)
-        return Media(frames, fps, load_sound(path, duration) if info.has_audio and "sound" in kinds else None)
+        frames, fps = load_frames(path, duration, start=start) if info.has_video and "picture" in kinds else (None, 0.0)
+        sound = load_sound(path, duration, start=start) if info.has_audio and "sound" in kinds else None
+        return Media(frames, fps, sound)
 
     def _of_reference(self, made: Media) -> tuple[Kind, ...]:
         """What is wanted of a reference: not a given stream that the generated file has too, but for the ceiling."""
@@ -95,34 +114,62 @@ class Observer:
         return tuple(kind for kind in has if kind in GENERATED[self.task] or kind not in given)
 
     def observe(
-        self, stem: str, made: Media, true: Media | None, best: Media | None = None, known: list[float] | None = None
+        self,
+        stem: str,
+        made: Media,
+        true: Media | None,
+        best: Media | None = None,
+        known: Sequence[Mapping[str, Any]] | None = None,
     ) -> Observation:
         """Observe a clip in memory.
 
         Args:
             stem: Its name.
-            made: What was generated; a given picture or sound may be missing where the true clip has it.
+            made: What was generated; a given video or sound may be missing where the true clip has it.
             true: The true clip; may be None for ``joint``.
             best: The true clip after the round trip, if there is one.
-            known: True event times in seconds, if known.
+            known: The true events as a sidecar has them, if known.
 
         Returns:
             The observation.
         """
-        whole, ideal = made, best
+        whole, ideal, truth = made, best, true
         if true is not None and self.task == "video_to_audio":
             whole = replace(made, **_picture_of(made if made.frames is not None else true))
             ideal = best and replace(best, **_picture_of(true))
+            truth = true if true.frames is not None else replace(true, **_picture_of(whole))
         elif true is not None and self.task == "audio_to_video":
             whole = replace(made, **_sound_of(made if made.sound is not None else true))
             ideal = best and replace(best, **_sound_of(true))
+            truth = true if true.sound is not None else replace(true, **_sound_of(whole))
         view = self._view(whole)
-        reference, source = self._reference(view, true, known)
-        made_view = self._against(view, reference)
-        best_view = None if ideal is None else self._against(self._view(ideal, whole, view), reference)
+        if true is not None and true.frames is not None and self.task == "audio_to_video":
+            view = self._at_shared_rate(view, made, true.fps)
+        of_truth = None if truth is None or not self._complete(truth) else self._view(truth, whole, view)
+        reference, source = self._reference(view, of_truth, made, true, known)
+        aside = {} if true is None else self._features(true, known or ())
+        made_view = self._against(view, reference, aside, self._features(made))
+        true_view = best_view = None
+        if of_truth is not None and true is not None:
+            true_view = self._against(of_truth, reference, aside, self._features(true))
+        if ideal is not None and best is not None:
+            near = (whole, view) if truth is None or of_truth is None else (truth, of_truth)
+            ideal_view = self._view(ideal, *near)
+            best_view = true_view if best is true else self._against(ideal_view, reference, aside, self._features(best))
         estimate: Events = made_view.right["events"]
-        features = self.extractors.rows(self.task, made, true, best)
-        return Observation(stem, estimate.duration, source, made_view, best_view, features=features)
+        rows = self.extractors.rows(self.task, made, true, best)
+        return Observation(stem, estimate.duration, source, made_view, best_view, true_view, features=rows)
+
+    def _complete(self, media: Media) -> bool:
+        """Whether a clip has what the task generates."""
+        has = {"sound": media.sound is not None, "picture": media.frames is not None}
+        return all(has[kind] for kind in GENERATED[self.task])
+
+    def _features(self, media: Media, known: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """What the measures want of the generated modalities of a clip, or of the true ones."""
+        frames = media.frames if "picture" in GENERATED[self.task] else None
+        sound = media.sound if "sound" in GENERATED[self.task] else None
+        return self.senses.features(replace(media, frames=frames, sound=sound, events=tuple(known)))
 
     def _view(self, media: Media, like: Media | None = None, known: View | None = None) -> View:
         """A clip as the measures compare it; what it has in common with one whose view is known is taken from there."""
@@ -134,28 +181,46 @@ class Observer:
             heard = {} if media.sound is None else self.senses.hear(media.sound, media.sample_rate)
         return View(seen, heard)
 
-    def _reference(self, view: View, true: Media | None, known: list[float] | None) -> tuple[Events | None, str]:
-        """The events that the generated ones are to meet, and where they come from; None: each picture's own."""
+    def _at_shared_rate(self, view: View, made: Media, rate: float) -> View:
+        """A view with the events that the generated video shows at the true one's rate, where that is the lower."""
+        if made.frames is None or made.fps <= rate:
+            return view
+        frames = at_rate(made.frames, made.fps, rate)
+        events = Events(self.senses.events_in_picture(frames, rate), len(frames) / rate, rate)
+        return View({**view.left, "video_events": events}, view.right)
+
+    def _reference(
+        self,
+        view: View,
+        of_truth: View | None,
+        made: Media,
+        true: Media | None,
+        known: Sequence[Mapping[str, Any]] | None,
+    ) -> tuple[Events | None, str]:
+        """The events that the generated ones are to meet, and where they come from; None: each video's own."""
         if self.task == "joint":
             return None, self.senses.video_events
         if known is not None:
             span = view.right["onsets"] if self.task == "video_to_audio" else view.left["video_events"]
-            return Events(within(known, span.duration), span.duration), "sidecar"
-        assert true is not None
+            return Events(within(common_times(known), span.duration), span.duration), "sidecar"
+        assert of_truth is not None
         if self.task == "video_to_audio":
-            assert true.sound is not None
-            return self.senses.hear(true.sound, true.sample_rate)["onsets"], "onsets"
+            return of_truth.right["onsets"], "onsets"
+        assert true is not None
         assert true.frames is not None
-        events = self.senses.events_in_picture(true.frames, true.fps)
-        return Events(events, len(true.frames) / true.fps, true.fps), self.senses.video_events
+        events: Events = of_truth.left["video_events"]
+        if true.fps > made.fps:  # the same events are seen in the same frames: at the rate that both can show
+            frames = at_rate(true.frames, true.fps, made.fps)
+            events = Events(self.senses.events_in_picture(frames, made.fps), len(frames) / made.fps, made.fps)
+        return events, self.senses.video_events
 
-    def _against(self, view: View, reference: Events | None) -> View:
-        """A view with its reference events on the left and its own on the right."""
+    def _against(self, view: View, reference: Events | None, true: Mapping[str, Any], made: Mapping[str, Any]) -> View:
+        """A view with its reference events and the true clip's features on the left, its own on the right."""
         estimate = view.left["video_events"] if self.task == "audio_to_video" else view.right["onsets"]
         reference = view.left["video_events"] if reference is None else reference
-        return View({**view.left, "events": reference}, {**view.right, "events": estimate})
+        return View({**view.left, **true, "events": reference}, {**view.right, **made, "events": estimate})
 
-    def _round_trip(self, path: Path, duration: float) -> Media | None:
+    def _round_trip(self, path: Path, duration: float, start: float) -> Media | None:
         """What the task generates, as the codec and the vocoder would give it at best."""
         trip, info = self.round_trip, probe(path)
         if trip is None:
@@ -164,11 +229,13 @@ class Observer:
         if self.task != "audio_to_video":
             if not info.has_audio:
                 return None
-            sound = trip.sound(load_sound(path, duration, trip.sample_rate))
+            sound = trip.sound(load_sound(path, duration, trip.sample_rate, start=start))
         if self.task != "video_to_audio":
             if not info.has_video:
                 return None
-            frames = trip.frames(load_frames(path, duration, fps=trip.fps, size=trip.size, fit=trip.fit)[0])
+            frames = trip.frames(
+                load_frames(path, duration, fps=trip.fps, size=trip.size, fit=trip.fit, start=start)[0]
+            )
         return Media(frames, trip.fps, sound, trip.sample_rate)
 
 
@@ -182,95 +249,3 @@ def _picture_of(media: Media) -> dict[str, Any]:
 
 def _sound_of(media: Media) -> dict[str, Any]:
     return {"sound": media.sound, "sample_rate": media.sample_rate}
-
-
-def length(path: Path, kind: Kind) -> float:
-    """Seconds of a file's stream.
-
-    Raises:
-        MediaError: If the file has no such stream, one without length, or is unreadable.
-    """
-    info = probe(path)
-    seconds = info.audio_duration if kind == "sound" else info.video_duration
-    if seconds is None:
-        raise MediaError(path, "an audio stream" if kind == "sound" else "a video stream", "none")
-    if seconds <= 0:
-        raise MediaError(path, f"{kind} of some length", "0 s")
-    return seconds
-
-
-def sidecar_events(path: Path) -> list[float] | None:
-    """Times of the events in ``STEM.json`` beside a media file that are both visible and audible.
-
-    Args:
-        path: The media file.
-
-    Returns:
-        Seconds from the clip's start; None where there is no sidecar.
-
-    Raises:
-        MediaError: If there is a sidecar that is not one.
-    """
-    sidecar = path.with_suffix(".json")
-    if not sidecar.is_file():
-        return None
-    return [
-        float(event["time"]) for event in _events(sidecar) if event.get("visible", True) and event.get("audible", True)
-    ]
-
-
-def sidecar_kinds(path: Path) -> set[str]:
-    """Kinds of the events in the sidecar of a media file (none where there is no sidecar)."""
-    sidecar = path.with_suffix(".json")
-    return {str(event.get("kind")) for event in _events(sidecar)} if sidecar.is_file() else set()
-
-
-def _events(sidecar: Path) -> list[dict]:
-    try:
-        events = json.loads(sidecar.read_text())["events"]
-        return [{**event, "time": float(event["time"])} for event in events]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise MediaError(sidecar, "a sidecar with a list 'events', each with a 'time'", type(error).__name__) from error
-
-
-def load_sound(path: Path, seconds: float, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """The first seconds of a file's sound.
-
-    Args:
-        path: Media file with sound.
-        seconds: How much of it, at most.
-        sample_rate: Hz.
-
-    Returns:
-        float32 (N,).
-    """
-    count = round(seconds * sample_rate)
-    return torch.cat(list(iter_sound(path, sample_rate=sample_rate, num_samples=count)))
-
-
-def load_frames(
-    path: Path,
-    seconds: float,
-    *,
-    fps: float | None = None,
-    size: tuple[int, int] | None = None,
-    fit: Literal["crop", "letterbox"] = "crop",
-) -> tuple[Tensor, float]:
-    """The first seconds of a file's picture.
-
-    Args:
-        path: Media file with a picture.
-        seconds: How much of it, at most.
-        fps: Frames per second; the file's own, at most 30, by default.
-        size: (height, width); the file's own shape, at most 256 pixels high, by default.
-        fit: How pictures are brought to ``size``.
-
-    Returns:
-        uint8 (T, 3, H, W), and the frames per second.
-    """
-    info = probe(path)
-    fps = fps or min(info.fps or MAX_FPS, MAX_FPS)
-    if size is None and info.height and info.width and info.height > MAX_HEIGHT:
-        size = (MAX_HEIGHT, max(1, round(MAX_HEIGHT * info.width / info.height)))
-    count = max(1, int(seconds * fps + 0.01))
-    return torch.cat(list(iter_frames(path, fps=fps, size=size, fit=fit, num_frames=count))), fps

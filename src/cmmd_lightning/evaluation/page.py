@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ from cmmd_lightning.evaluation.figures import (
     to_data_uri,
     tolerance_figure,
 )
+from cmmd_lightning.evaluation.loading import load_frames, load_sound
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
-from cmmd_lightning.evaluation.observe import load_frames, load_sound
-from cmmd_lightning.evaluation.table import tables
+from cmmd_lightning.evaluation.rendering import render
+from cmmd_lightning.evaluation.table import groups
 from cmmd_lightning.media import is_video, probe
 
 MAX_EMBEDDED = 3_000_000
@@ -32,21 +32,6 @@ TITLES = {
     "audio_to_video": "Pictures for sound",
     "joint": "Sound and pictures together",
 }
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
-} td:first-child, th:first-child { text-align: left; } img { max-width: 100%; } video { width: 192px; margin-right:
-1rem; } figure { margin: 1.2rem 0; border-top: 1px solid #ddd; padding-top: .6rem; } .note { color: #666; font-size:
-13px; } .media { display: flex; gap: 1rem; align-items: end; } .media div { font-size: 13px; color: #666; }
-"""
-REPORT_STYLE = """
-body { max-width: 68rem; } .wide { overflow-x: auto; } .wide td, .wide th { padding: .2rem .6rem; } .wide td {
-white-space: nowrap; vertical-align: top; } .wide td:first-child { min-width: 16rem; white-space: normal; } .wide th {
-font-size: 13px; vertical-align: bottom; } .wide code { display: block; color: #666; font-size: 12px; } .figures {
-display: flex; flex-wrap: wrap; gap: 1rem; align-items: start; } .figures img { width: 31rem; } summary { cursor:
-pointer; font-weight: 600; margin: 1.2rem 0 .6rem; } h2 { border-top: 2px solid #222; padding-top: .6rem; margin-top:
-2.5rem; }
-"""
 RANKING = {
     "event_f1@mean": "mean event F1",
     "linear_sync": "linear synchrony",
@@ -54,6 +39,10 @@ RANKING = {
     "audio_visual_agreement": "agreement of what is seen and heard",
 }
 """What clips are ranked by: the first that they have."""
+CLOCKS = {
+    "picture": "Generated and true files are laid over each other at their first frames.",
+    "sound": "Generated and true files without a picture in common are laid over each other by their sound.",
+}
 LEGEND = (
     "Blue lines, and triangles above: reference events. Green: detected events with a partner within 100 ms. "
     "Red, dashed: detected without."
@@ -70,22 +59,29 @@ def render_page(report: Mapping[str, Any], *, examples: int = 3) -> str:
     Returns:
         The page.
     """
-    body = ["<h1>Synchrony and quality of generated sound and picture</h1>"]
+    runs = report.get("runs", {})
+    tasks = []
     for task, metrics in report.get("tasks", {}).items():
-        run = report.get("runs", {}).get(task, {})
-        body.append(f"<h2>{html.escape(TITLES.get(task, task))} <small>({html.escape(task)})</small></h2>")
-        body += [_figures(metrics, run.get("clips", [])), tables(metrics), _notes(run)]
-        body += _examples(task, run.get("clips", []), examples)
-    body.append(_provenance(report))
-    content = "\n".join(body)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Synchrony and quality</title>'
-        f"<style>{STYLE}{REPORT_STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
-    )
+        run = runs.get(task, {})
+        rows = run.get("clips", [])
+        tasks.append(
+            {
+                "name": task,
+                "title": TITLES.get(task, task),
+                "figures": _figures(metrics, rows),
+                "groups": groups(metrics),
+                "notes": _notes(run),
+                "examples": _examples(task, rows, examples),
+            }
+        )
+    sources = {task: run["provenance"] for task, run in runs.items() if "provenance" in run}
+    if not sources and "provenance" in report:
+        sources = {"report": report["provenance"]}
+    return render("report.html", tasks=tasks, sources=sources, legend=LEGEND)
 
 
-def _figures(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tolerance curve, lags, and distances to training clips: those that there is something for."""
+def _figures(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Tolerance curve, lags, and distances to training clips: what each shows, and its address."""
     known = [entry for name, entry in metrics.items() if name.startswith("event_f1@")]
     drawn: list[tuple[str, Figure | None]] = []
     if known and all(entry["value"] is not None for entry in known):
@@ -94,11 +90,10 @@ def _figures(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
     for name, entry in metrics.items():
         if name.startswith("memorisation") and "distances" in entry:
             drawn.append((f"Distances to the nearest training clip, {name}", memorisation_figure(entry)))
-    images = [f'<img alt="{html.escape(alt)}" src="{to_data_uri(figure)}">' for alt, figure in drawn if figure]
-    return f'<div class="figures">{"".join(images)}</div>'
+    return [(alt, to_data_uri(figure)) for alt, figure in drawn if figure]
 
 
-def _notes(run: Mapping[str, Any]) -> str:
+def _notes(run: Mapping[str, Any]) -> list[str]:
     """What was detected how, and what could not be scored."""
     lines = []
     detectors = run.get("detectors")
@@ -108,6 +103,8 @@ def _notes(run: Mapping[str, Any]) -> str:
             f"Detectors: {detectors['sound']} (sound), {detectors['video']} (picture); reference events: {reference}."
         )
     clips = len(run.get("clips", []))
+    clocks = {row.get("clock") for row in run.get("clips", [])}
+    lines += [words for name, words in CLOCKS.items() if name in clocks]
     if run.get("clips_without_events"):
         lines.append(f"{run['clips_without_events']} of {clips} clips have no reference events.")
     if run.get("clips_without_picture_and_sound"):
@@ -119,11 +116,10 @@ def _notes(run: Mapping[str, Any]) -> str:
         if names:
             more = "" if len(names) <= 20 else f" and {len(names) - 20} more"
             lines.append(f"No partner ({side}): {', '.join(names[:20])}{more}.")
-    lines += [f"Not scored: {line}" for line in run.get("errors", [])]
-    return "".join(f'<p class="note">{html.escape(line)}</p>' for line in lines)
+    return [*lines, *(f"Not scored: {line}" for line in run.get("errors", []))]
 
 
-def _examples(task: str, rows: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+def _examples(task: str, rows: Sequence[Mapping[str, Any]], count: int) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """The best and the worst clips, as far as they have what clips are ranked by."""
     rated = [row for row in rows if row["reference_events"]] or rows
     key = next((key for key in RANKING if all(key in row for row in rated)), None)
@@ -134,13 +130,12 @@ def _examples(task: str, rows: Sequence[Mapping[str, Any]], count: int) -> list[
     ranked = sorted(rated, key=lambda row: (-row[key], _off(row), row["stem"]))
     parts = {"Best": ranked[: -(-count // 2)]}
     parts["Worst"] = ranked[max(len(parts["Best"]), len(ranked) - count // 2) :][::-1]
-    body = []
-    for title, chosen in parts.items():
-        if chosen:
-            noun = "clip" if len(chosen) == 1 else "clips"
-            body.append(f"<h3>{title} {noun} <small>of {len(rated)}, by {RANKING[key]}</small></h3>")
-            body += [f'<p class="note">{LEGEND}</p>', *(_example(task, row) for row in chosen)]
-    return body
+    about = f"of {len(rated)}, by {RANKING[key]}"
+    return [
+        (f"{title} {'clip' if len(chosen) == 1 else 'clips'}", about, [_example(task, row) for row in chosen])
+        for title, chosen in parts.items()
+        if chosen
+    ]
 
 
 def _off(row: Mapping[str, Any]) -> float:
@@ -149,7 +144,7 @@ def _off(row: Mapping[str, Any]) -> float:
     return math.inf if lag is None else abs(lag)
 
 
-def _caption(row: Mapping[str, Any]) -> str:
+def _facts(row: Mapping[str, Any]) -> str:
     curve = {name.removeprefix("event_f1@"): row[name] for name in row if name.startswith("event_f1@")}
     facts = ["F1 " + ", ".join(f"{value:.2f} ({at})" for at, value in curve.items())] if curve else []
     facts += [f"{RANKING[name]} {row[name]:.2f}" for name in RANKING if name in row and name != "event_f1@mean"]
@@ -163,23 +158,22 @@ def _caption(row: Mapping[str, Any]) -> str:
         for name in row
         if name.startswith("nearest_training_clip")
     ]
-    return f"<b>{html.escape(row['stem'])}</b>: {html.escape('; '.join(facts))}"
+    return "; ".join(facts)
 
 
-def _example(task: str, row: Mapping[str, Any]) -> str:
-    caption = _caption(row)
+def _example(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One clip as the template shows it."""
+    shown: dict[str, Any] = {"stem": row["stem"], "facts": _facts(row), "error": None, "picture": None, "media": []}
     if row["generated"] is None:
-        return f"<figure>{caption}</figure>"
+        return shown
     try:
-        figure = clip_figure(_lanes(task, row), row["duration"])
-        media = [_media("generated", Path(row["generated"]))]
+        shown["picture"] = to_data_uri(clip_figure(_lanes(task, row), row["duration"]))
+        shown["media"] = [_media("generated", Path(row["generated"]))]
         if row["reference"] is not None and task != "joint":  # there it is one of a set, no partner
-            media.append(_media("reference", Path(row["reference"])))
+            shown["media"].append(_media("reference", Path(row["reference"])))
     except (ValueError, OSError) as error:
-        return f'<figure>{caption}<p class="note">{html.escape(" ".join(str(error).split()))}</p></figure>'
-    picture = f'<img alt="{html.escape(row["stem"])}" src="{to_data_uri(figure)}">'
-    players = f'<div class="media">{"".join(media)}</div>'
-    return f"<figure>{caption}<br>{picture}{players}</figure>"
+        shown["error"] = " ".join(str(error).split())
+    return shown
 
 
 def _lanes(task: str, row: Mapping[str, Any]) -> list[Lane]:
@@ -225,22 +219,10 @@ def _sound(
     return [Lane(title, sound=load_sound(path, row["duration"]), rate=SAMPLE_RATE, events=events, against=against)]
 
 
-def _media(title: str, path: Path) -> str:
+def _media(title: str, path: Path) -> dict[str, str | None]:
     """A player with the file inside, where the file is small and browsers play it."""
     kinds = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".wav": "audio/wav", ".mp3": "audio/mpeg"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None or path.stat().st_size > MAX_EMBEDDED:
-        return f"<div>{title}: {html.escape(str(path))}</div>"
-    tag = "video" if is_video(path) else "audio"
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<div>{title}<br><{tag} controls loop src="data:{kind};base64,{content}"></{tag}></div>'
-
-
-def _provenance(report: Mapping[str, Any]) -> str:
-    runs = {task: run["provenance"] for task, run in report.get("runs", {}).items() if "provenance" in run}
-    sources = runs or ({"report": report["provenance"]} if "provenance" in report else {})
-    lines = ["<h2>Provenance</h2>"]
-    for name, source in sources.items():
-        facts = "; ".join(f"{key}: {value}" for key, value in source.items())
-        lines.append(f'<p class="note">{html.escape(name)}: {html.escape(facts)}</p>')
-    return "\n".join(lines)
+    kind, source = kinds.get(path.suffix.lower()), None
+    if kind is not None and path.stat().st_size <= MAX_EMBEDDED:
+        source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return {"title": title, "path": str(path), "tag": "video" if is_video(path) else "audio", "source": source}

@@ -100,6 +100,20 @@ def pair_folders(generated: PathLike, reference: PathLike | None, *, as_sets: bo
     return pairing
 
 
+def require_media(generated: PathLike, reference: PathLike | None = None) -> None:
+    """Refuse folders without media before anything is loaded.
+
+    Raises:
+        ValueError: If a folder has no media files.
+        MediaError: If a folder does not exist.
+    """
+    for folder in (generated, reference):
+        if folder is not None and not find_media(folder):
+            held = sorted({path.suffix or path.name for path in Path(folder).rglob("*") if path.is_file()})
+            got = f"only {', '.join(held[:5])}" if held else "an empty folder"
+            raise ValueError(f"{os.fspath(folder)}: expected media files, got {got}; nothing was written")
+
+
 def _by_stem(folder: PathLike, errors: list[str]) -> dict[str, Path]:
     """The file of each stem in a folder tree, by stem; stems that several places claim are left out, with a line."""
     found: dict[str, list[Path]] = {}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observation import Media, Observation
-from cmmd_lightning.metrics.functional.intervals import bootstrap_interval, derangements
+from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, derangements, interval_of
 from cmmd_lightning.metrics.functional.meaning import classifier_agreement
 from cmmd_lightning.metrics.functional.memorisation import memorisation_scores, nearest_distances
 from cmmd_lightning.metrics.functional.quality import frechet_distance_of_features, kernel_distance
@@ -123,7 +123,8 @@ def quality_metrics(
             ("frechet_distance", frechet_distance_of_features),
             ("kernel_distance", kernel_distance),
         ):
-            metrics[f"{name}[{module.name}]"] = _distance(distance, sets, seed) | about
+            least = 0.0 if name == "frechet_distance" else -np.inf
+            metrics[f"{name}[{module.name}]"] = _distance(distance, sets, least, seed) | about
         if training is not None and modality in training:
             metrics[f"memorisation[{module.name}]"] = _memorisation(sets, training[modality], seed) | about
     classes = _sets(observations, "class")
@@ -148,7 +149,7 @@ def _sets(observations: Sequence[Observation], modality: str) -> dict[str, list[
 
 
 def _distance(
-    distance: Callable[[Tensor, Tensor], float], sets: Mapping[str, list[np.ndarray]], seed: int
+    distance: Callable[[Tensor, Tensor], float], sets: Mapping[str, list[np.ndarray]], least: float, seed: int
 ) -> dict[str, Any]:
     def of(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float | None:
         first, second = (torch.from_numpy(np.concatenate(rows)) for rows in (a, b))
@@ -157,22 +158,34 @@ def _distance(
     made, true = sets["generated"], sets["reference"]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(true))
+    value = of(made, true)
+    assert value is not None
     halves = [[true[i] for i in half] for half in np.array_split(order, 2)]
     draws = []
     for _ in range(RESAMPLES):
-        chosen, other = rng.integers(0, len(made), len(made)), rng.integers(0, len(true), len(true))
+        chosen = rng.integers(0, len(made), len(made))  # of as many, a clip and its partner are drawn together
+        other = chosen if len(made) == len(true) else rng.integers(0, len(true), len(true))
         draws.append(of([made[i] for i in chosen], [true[i] for i in other]))
+    floor, ceiling = (of(sets[kind], true) if kind in sets else None for kind in ("noise", "round_trip"))
     return {
-        "value": of(made, true),
-        "ci95": [float(x) for x in np.quantile([x for x in draws if x is not None], [0.025, 0.975])],
-        "floor": of(sets["noise"], true) if "noise" in sets else None,
-        "ceiling": of(sets["round_trip"], true) if "round_trip" in sets else None,
+        "value": value,
+        "ci95": _around(value, np.array([x for x in draws if x is not None]), min(len(made), len(true)), least),
+        "floor": floor,
+        "ceiling": ceiling,
         "reference_halves": of(*halves),
         "n": len(made),
         "n_reference": len(true),
+        "unit": "squared features" if least == 0 else "no unit",
+        "rough": min(len(made), len(true)) < ROUGH,
+        "cannot_tell": floor is not None and ceiling is not None and ceiling >= floor,
         "rows": [sum(map(len, made)), sum(map(len, true))],
         "higher_is_better": False,
     }
+
+
+def _around(value: float, draws: np.ndarray, count: int, least: float) -> list[float]:
+    """The interval of a distance between sets: a resample's is too great by what repeated rows add, taken off again."""
+    return list(interval_of(draws - draws.mean() + value, value, count, bounds=(least, np.inf)))
 
 
 def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: int) -> dict[str, Any]:
@@ -194,6 +207,8 @@ def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: 
         "floor": None,
         "ceiling": None,
         "n": len(made[0]),
+        "unit": "0 to 1",
+        "rough": min(len(made[0]), len(held[0])) < ROUGH,
         "n_held_out": len(held[0]),
         "n_training": len(bank),
         **{key: value for key, value in scores._asdict().items() if key != "auroc"},
@@ -201,6 +216,11 @@ def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: 
         "nearest": made[1].tolist(),
         "higher_is_better": False,
     }
+
+
+def _interval(values: np.ndarray, seed: int) -> list[float] | None:
+    low, high = bootstrap_interval(values, seed=seed)
+    return None if np.isnan(low) else [low, high]
 
 
 def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
@@ -214,10 +234,12 @@ def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
         values = getattr(own, name).numpy()
         metrics[f"classifier_{name}"] = {
             "value": float(values.mean()),
-            "ci95": list(bootstrap_interval(values, seed=seed)),
+            "ci95": _interval(values, seed),
             "floor": float(np.mean([getattr(scores, name).mean() for scores in wrong])) if wrong else None,
             "ceiling": None if ideal is None else float(getattr(ideal, name).mean()),
             "n": len(values),
+            "unit": "nats" if name == "kl" else "0 to 1",
+            "rough": len(values) < ROUGH,
             "higher_is_better": name == "agreement",
         }
     return metrics

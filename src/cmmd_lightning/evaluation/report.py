@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cmmd_lightning.evaluation.page import render_page
+from cmmd_lightning.evaluation.rendering import table_texts, write_whole
+from cmmd_lightning.evaluation.table import report_table
 
 Report = dict[str, Any]
+
+CANNOT_TELL = "cannot tell: on these clips true pairs score no better than chance; see cmmd calibrate"
 
 
 def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Report:
@@ -64,7 +68,7 @@ def write_report(
     Args:
         report: As :func:`cmmd_lightning.evaluation.folders.evaluate_folders` returns it.
         path: The JSON file; the page lies beside it, with the suffix ``.html``.
-        page: Whether to write the page too.
+        page: Whether to write the page, and the tables as CSV, Markdown and LaTeX, too.
         examples: Clips shown per task: half of them the best, half the worst.
 
     Returns:
@@ -78,7 +82,9 @@ def write_report(
     text = json.dumps(merged, indent=1, allow_nan=False) + "\n"
     written = [write_whole(path, text)]
     if page:
+        texts = table_texts([report_table(merged)])
         written.append(write_whole(path.with_suffix(".html"), render_page(merged, examples=examples)))
+        written += [write_whole(path.with_suffix(suffix), text) for suffix, text in texts.items()]
     return written
 
 
@@ -98,16 +104,20 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
         >>> summary_line("video_to_audio", {"event_f1@100ms": entry})
         'video_to_audio: event F1 within 100 ms 0.83 [0.79, 0.87], floor 0.31 (shuffled pairs), ceiling 0.99, n 64'
     """
-    entry = metrics[f"event_f1@{tolerance}"]
+    entry = metrics.get(f"event_f1@{tolerance}")
+    if entry is None:
+        return f"{task}: without event scores, {len(metrics)} measures"
     if entry["value"] is None:
         return f"{task}: no clips could be scored"
     parts = [f"{task}: event F1 within {tolerance.removesuffix('ms')} ms {entry['value']:.2f}"]
-    parts[0] += f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]"
+    if entry["ci95"] is not None:
+        rough = " (rough: few clips)" if entry.get("rough") else ""
+        parts[0] += f" [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]{rough}"
     if entry["floor"] is not None:
         parts.append(f"floor {entry['floor']:.2f} (shuffled pairs)")
     if entry["ceiling"] is not None:
         parts.append(f"ceiling {entry['ceiling']:.2f}")
-    return ", ".join([*parts, f"n {entry['n']}"])
+    return ", ".join([*parts, f"n {entry['n']}"]) + (f"; {CANNOT_TELL}" if entry.get("cannot_tell") else "")
 
 
 def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -122,8 +132,8 @@ def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     Example:
         >>> lag = {"value": 0.07, "ci95": [0.05, 0.1], "n": 9, "median": -0.004, "n_without": 1}
         >>> distance = {"value": 10.42, "ci95": [6.6, 15.2], "floor": 96.3, "n": 9, "n_reference": 8}
-        >>> detail_line({"event_lag": lag, "frechet_distance[mel-statistics-v1]": distance})
-        '  event lag 70 ms (median -4 ms, 1 without); frechet_distance[mel-statistics-v1] 10.4 (white noise 96.3)'
+        >>> detail_line({"event_lag": lag, "frechet_distance[mel-statistics-v2]": distance})
+        '  event lag 70 ms (median -4 ms, 1 without); frechet_distance[mel-statistics-v2] 10.4 (white noise 96.3)'
     """
     parts = []
     for name, entry in metrics.items():
@@ -134,15 +144,3 @@ def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
             noise = "" if entry["floor"] is None else f" (white noise {entry['floor']:.3g})"
             parts.append(f"{name} {entry['value']:.3g}{noise}")
     return "  " + "; ".join(parts) if parts else ""
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

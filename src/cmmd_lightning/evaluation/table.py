@@ -1,13 +1,13 @@
-"""The measures of a report as tables of its page: grouped, with units and the direction that is better."""
+"""The measures of a report as tables: grouped for its page, and all in one for papers and spreadsheets."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cmmd_lightning.evaluation.measures import MAX_LAG
+from cmmd_lightning.evaluation.rendering import Table
+from cmmd_lightning.metrics.synchrony import MAX_LAG
 
 Entry = Mapping[str, Any]
 
@@ -44,6 +44,12 @@ MEASURES = (
     Measure(SYNCHRONY, "linear_sync_lag", "Lag by linear synchrony", "ms", 1000, 0),
     Measure(SYNCHRONY, r"av_align\[(tempotokens-2025)\]", "AV-Align ({})", "0 to 1"),
     Measure(SYNCHRONY, r"av_align\[(.+)\]", "AV-Align ({})", "0 or more"),
+    Measure(QUALITY, "flicker_ratio", "Flicker over the true clip's", "1: as calm"),
+    Measure(QUALITY, "colour_drift_ratio", "Drift of the moving object's colour over the true one's", "1: as constant"),
+    Measure(QUALITY, "area_drift_ratio", "Drift of the moving object's area over the true one's", "1: as constant"),
+    Measure(QUALITY, "pitch_within_semitone", "Pitch within a semitone", "0 to 1"),
+    Measure(QUALITY, "quiet_level", "Level of the quiet from the true one's", "dB", 1.0, 1),
+    Measure(QUALITY, "clipped_samples", "Samples that clip", "0 to 1", 1.0, 4),
     Measure(MEANING, "audio_visual_agreement", "Agreement of what is seen and heard", "at most 1"),
     Measure(MEANING, "classifier_agreement", "Same class as the true sound", "0 to 1"),
     Measure(MEANING, "classifier_kl", "Divergence of the classes (KL)", "nats"),
@@ -57,77 +63,108 @@ GROUPS = (SYNCHRONY, QUALITY, MEANING, MEMORISATION, OTHER, FOLDED)
 STATISTICS = ("pixel-statistics", "mel-statistics")
 NOTES = {
     SYNCHRONY: "Floors: wrong partners (shuffled pairs), or as many events at random times. Ceiling: true clips through"
-    f" codec and vocoder, with a checkpoint. Of lags the mean size counts, {MAX_LAG * 1000:.0f} ms where none "
-    "is found; the histogram has their signs.",
+    f" codec and vocoder, with a checkpoint. Lags are looked for up to {MAX_LAG * 1000:.0f} ms; the median "
+    "size counts, of the clips that have one, and the histogram has their signs. "
+    "Intervals of fewer than 20 clips are rough.",
     MEANING: "Floor: wrong partners. Ceiling: true clips through codec and vocoder.",
     QUALITY: "A distance compares only with others of the same extractor, weights and numbers of clips. Floor: white "
-    "noise in place of the clips. Two halves of the true clips show what a perfect generator may expect of so few. The "
+    "noise in place of the clips; of measures of each clip, shuffled pairs. "
+    "Two halves of the true clips show what a perfect generator may expect of so few. The "
     "kernel distance is unbiased and may fall below 0 where the sets are alike.",
     MEMORISATION: "The probability that a generated clip lies nearer to its nearest training clip than a held-out true "
     "clip does to its own: about 0.5 is no sign of copying, 1 is every clip nearer. Distances are in standard "
     "deviations of the features over the training clips.",
 }
 NOT_FVD = (
-    "pixel-statistics-v1 and mel-statistics-v1 are hand-made statistics that need no weights: distances by them are "
+    "pixel-statistics-v1 and mel-statistics-v2 are hand-made statistics that need no weights: distances by them are "
     "not FVD and not FAD, and compare only with others by the same statistics."
 )
 
 
-def tables(metrics: Mapping[str, Any]) -> str:
-    """The measures of a task as HTML: a table for each group that has some, recall and precision folded away.
+HEADS = ("task", "measure", "value", "low", "high", "floor", "ceiling", "n", "unit", "better", "reads")
+
+
+class Group(NamedTuple):
+    """Measures that stand in one table of the page.
+
+    Args:
+        title: What they are of.
+        folded: Whether they are shown on demand only.
+        heads: Of the columns in which any has something.
+        rows: Label, name in the report, and cells of each measure.
+        notes: How they are read.
+    """
+
+    title: str
+    folded: bool
+    heads: list[str]
+    rows: list[tuple[str, str, list[str]]]
+    notes: list[str]
+
+
+def groups(metrics: Mapping[str, Any]) -> list[Group]:
+    """The measures of a task by group, recall and precision folded away.
 
     Args:
         metrics: ``report["tasks"][task]``; what is no measure is passed over.
 
     Returns:
-        HTML.
+        The groups that have some.
 
     Example:
         >>> entry = {"value": 0.07, "ci95": [0.06, 0.08], "floor": None, "n": 9, "higher_is_better": False}
-        >>> "<td>70</td><td>60 to 80</td>" in tables({"event_lag": entry})
-        True
+        >>> groups({"event_lag": entry})[0].rows
+        [('Lag of the events', 'event_lag', ['ms', 'lower', '70', '60 to 80', '9'])]
     """
     found: dict[str, list[tuple[Measure, str, Entry]]] = {}
-    for name, entry in metrics.items():
-        if isinstance(entry, Mapping) and "value" in entry:
-            measure = measure_of(name)
-            found.setdefault(measure.group, []).append((measure, name, entry))
-    return "\n".join(_group(group, found[group]) for group in GROUPS if group in found)
+    for name, entry in measured(metrics):
+        measure = measure_of(name, str(entry.get("unit", "")))
+        found.setdefault(measure.group, []).append((measure, name, entry))
+    return [_group(group, found[group]) for group in GROUPS if group in found]
 
 
-def measure_of(name: str) -> Measure:
+def measured(metrics: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    """The measures among what a report has of a task."""
+    return [(name, entry) for name, entry in metrics.items() if isinstance(entry, Mapping) and "value" in entry]
+
+
+def report_table(report: Mapping[str, Any]) -> Table:
+    """All measures of all tasks of a report in one table, with full numbers, in the report's units."""
+    return Table(HEADS, [_row(task, *of) for task, metrics in report["tasks"].items() for of in measured(metrics)])
+
+
+def _row(task: str, name: str, entry: Entry) -> list[Any]:
+    low, high = entry.get("ci95") or (None, None)
+    reads = [words for key, words in (("cannot_tell", "cannot tell"), ("rough", "rough")) if entry.get(key)]
+    numbers = [entry["value"], low, high, *(entry.get(key) for key in ("floor", "ceiling", "n"))]
+    return [
+        task,
+        name,
+        *("" if x is None else x for x in numbers),
+        entry.get("unit", ""),
+        _better(None, entry),
+        "; ".join(reads),
+    ]
+
+
+def measure_of(name: str, unit: str = "") -> Measure:
     """What a page says of the measure of that name."""
     for measure in MEASURES:
         if match := re.fullmatch(measure.pattern, name):
             return measure._replace(label=measure.label.format(*match.groups()))
-    return Measure(OTHER, name, name, "")
+    return Measure(OTHER, name, name, unit)
 
 
-def _group(group: str, rows: Sequence[tuple[Measure, str, Entry]]) -> str:
+def _group(group: str, rows: Sequence[tuple[Measure, str, Entry]]) -> Group:
     notes = [NOTES[group]] if group in NOTES else []
     notes += dict.fromkeys(filter(None, (_judge(entry) for _, _, entry in rows)))
     if group == QUALITY and any(str(entry.get("extractor", "")).startswith(STATISTICS) for _, _, entry in rows):
         notes.append(NOT_FVD)
-    table = _table(rows, COLUMNS.get(group, COLUMNS[SYNCHRONY]))
-    body = table + "".join(f'\n<p class="note">{html.escape(note)}</p>' for note in notes)
-    if group == FOLDED:
-        return f"<details><summary>{group}</summary>\n{body}</details>"
-    return f"<h3>{group}</h3>\n{body}"
-
-
-def _table(rows: Sequence[tuple[Measure, str, Entry]], columns: Mapping[str, Column]) -> str:
-    """A table without the columns in which no row has anything."""
+    columns = COLUMNS.get(group, COLUMNS[SYNCHRONY])
     cells = {head: [column(measure, entry) for measure, _, entry in rows] for head, column in columns.items()}
     heads = [head for head in cells if any(cells[head])]
-    lines = [
-        '<div class="wide"><table>',
-        "<tr><th>measure</th>" + "".join(f"<th>{html.escape(head)}</th>" for head in heads) + "</tr>",
-    ]
-    for i, (measure, name, _) in enumerate(rows):
-        code = "" if name == measure.label else f" <code>{html.escape(name)}</code>"
-        values = "".join(f"<td>{html.escape(cells[head][i])}</td>" for head in heads)
-        lines.append(f"<tr><td>{html.escape(measure.label)}{code}</td>{values}</tr>")
-    return "\n".join([*lines, "</table></div>"])
+    lines = [(measure.label, name, [cells[head][i] for head in heads]) for i, (measure, name, _) in enumerate(rows)]
+    return Group(group, group == FOLDED, heads, lines, notes)
 
 
 def _judge(entry: Entry) -> str:
@@ -165,10 +202,12 @@ def _of(key: str) -> Column:
 
 def _interval(measure: Measure, entry: Entry) -> str:
     interval = entry.get("ci95")
-    return "" if interval is None else " to ".join(_number(measure, end) for end in interval)
+    if interval is None:
+        return ""
+    return " to ".join(_number(measure, end) for end in interval) + (" (rough)" if entry.get("rough") else "")
 
 
-def _better(measure: Measure, entry: Entry) -> str:
+def _better(_: Measure | None, entry: Entry) -> str:
     return "higher" if entry.get("higher_is_better", True) else "lower"
 
 
@@ -181,6 +220,7 @@ FIRST: dict[str, Column] = {
     "better": _better,
     "value": _of("value"),
     "95 % interval": _interval,
+    "reads": lambda _, entry: "cannot tell: see cmmd calibrate" if entry.get("cannot_tell") else "",
 }
 COLUMNS: dict[str, dict[str, Column]] = {
     SYNCHRONY: {
@@ -198,7 +238,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     QUALITY: {
         **FIRST,
-        "floor: noise": _of("floor"),
+        "floor": _of("floor"),
         "two true halves": _of("reference_halves"),
         "ceiling": _of("ceiling"),
         "generated / true": _counts("n", "n_reference"),

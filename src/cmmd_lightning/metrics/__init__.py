@@ -1,20 +1,45 @@
 """Synchrony and quality measures: pure functions first, torchmetrics second."""
 
-from cmmd_lightning.metrics.av_align import AVAlign
-from cmmd_lightning.metrics.lag import EnvelopeLag, Lag
-from cmmd_lightning.metrics.meaning import AudioVisualAgreement, ClassifierAgreement
+from cmmd_lightning.metrics.meaning import ClassifierAgreement, PairAgreement
+from cmmd_lightning.metrics.measure import Measure
+from cmmd_lightning.metrics.media_quality import (
+    AreaConstancy,
+    Clipping,
+    ColourConstancy,
+    Flicker,
+    PitchAgreement,
+    QuietLevel,
+)
 from cmmd_lightning.metrics.memorisation import Memorisation
 from cmmd_lightning.metrics.quality import FrechetDistance, KernelDistance
-from cmmd_lightning.metrics.synchrony import EventAgreement
+from cmmd_lightning.metrics.synchrony import (
+    AVAlign,
+    EnvelopeCorrelation,
+    EnvelopeLag,
+    EventAgreement,
+    EventLag,
+    LinearSynchrony,
+    LinearSynchronyLag,
+)
 
 __all__ = [
     "AVAlign",
-    "AudioVisualAgreement",
+    "AreaConstancy",
     "ClassifierAgreement",
+    "Clipping",
+    "ColourConstancy",
+    "EnvelopeCorrelation",
     "EnvelopeLag",
     "EventAgreement",
+    "EventLag",
+    "Flicker",
     "FrechetDistance",
     "KernelDistance",
-    "Lag",
+    "LinearSynchrony",
+    "LinearSynchronyLag",
+    "Measure",
     "Memorisation",
+    "PairAgreement",
+    "PitchAgreement",
+    "QuietLevel",
 ]

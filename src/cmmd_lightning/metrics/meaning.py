@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,118 +15,40 @@ from cmmd_lightning.metrics.functional.meaning import (
     RowKind,
     class_agreement_floor,
     classifier_agreement,
-    pair_scores,
+    embedding_agreement,
+    label_agreement,
 )
+from cmmd_lightning.metrics.measure import Measure
 
-VideoEncoder = Callable[[Tensor, float], Tensor]
 SoundEncoder = Callable[[Tensor, int], Tensor]
 
 
-class AudioVisualAgreement(Metric):
-    """How well what is seen and what is heard in a clip agree, by a pair of encoders: the mean over clips.
-
-    Beside it the floor, the mean over all wrong partners among the clips seen, and recall@1: the share of clips whose
-    own partner agrees best of all N clips (chance is 1 / N, so values of different N do not compare). Encoders of one
-    shared space are compared by cosine, encoders that name probabilities of the same labels (attribute ``outputs``) by
-    what their distributions have in common: see ``functional.meaning``, and ``encoders`` for ready-made pairs.
+class PairAgreement(Measure):
+    """How well the rows of what is heard agree with those of what is seen, by a pair of encoders: the mean over clips.
 
     Args:
-        video_encoder: ``(frames, fps) -> (B, D)``; a module or any function.
-        audio_encoder: ``(sound, sample_rate) -> (B, D)``, the same D.
+        kind: What the encoders give: ``embeddings`` (compared by cosine) or ``probabilities`` of the same labels.
         **kwargs: Of ``torchmetrics.Metric``.
 
-    Raises:
-        ValueError: If one encoder gives embeddings and the other probabilities.
-
     Example:
-        >>> brightness = lambda frames, fps: frames.float().mean(dim=(2, 3, 4))
-        >>> loudness = lambda sound, sample_rate: sound.abs().unflatten(1, (3, -1)).mean(dim=2)
-        >>> metric = AudioVisualAgreement(brightness, loudness)
-        >>> pictures = torch.eye(3).mul(255).to(torch.uint8).reshape(3, 3, 1, 1, 1)  # a red, a green and a blue clip
-        >>> metric.update(pictures, 25.0, torch.eye(3), 3)
-        >>> {name: round(float(value), 2) for name, value in metric.compute().items() if "recall" not in name}
-        {'av_agreement': 1.0, 'av_agreement_floor': 0.0}
+        >>> metric = PairAgreement()
+        >>> metric.update([torch.tensor([[1.0, 0.0]])], [torch.tensor([[2.0, 0.0]])])
+        >>> float(metric.compute()["audio_visual_agreement"])
+        1.0
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_upper_bound: float = 1.0
+    names = ("audio_visual_agreement",)
+    unit = "at most 1"
+    bounds = (-1.0, 1.0)
+    reference = estimate = "embedding"
 
-    video: list[Tensor]
-    audio: list[Tensor]
-    width: Tensor
-
-    def __init__(self, video_encoder: VideoEncoder, audio_encoder: SoundEncoder, **kwargs: Any) -> None:
+    def __init__(self, kind: RowKind = "embeddings", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        kinds: list[RowKind] = [getattr(encoder, "outputs", "embeddings") for encoder in (video_encoder, audio_encoder)]
-        if kinds[0] != kinds[1]:
-            raise ValueError(f"both encoders must give the same kind of rows, got {kinds[0]} and {kinds[1]}")
-        self.video_encoder, self.audio_encoder, self.kind = video_encoder, audio_encoder, kinds[0]
-        # rows are kept end to end, their width apart: so a process without clips can sync with those that have some
-        self.add_state("video", [], dist_reduce_fx="cat")
-        self.add_state("audio", [], dist_reduce_fx="cat")
-        self.add_state("width", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max")
+        self.agreement = label_agreement if kind == "probabilities" else embedding_agreement
 
-    def update(self, frames: Tensor, fps: float, sound: Tensor, sample_rate: int) -> None:
-        """Take clips in.
-
-        Args:
-            frames: (B, 3, T, H, W) uint8 in [0, 255].
-            fps: Frames per second.
-            sound: (B, N) in [-1, 1].
-            sample_rate: Hz.
-
-        Raises:
-            ValueError: If the encoders give other than one row for each clip, rows of different width, or rows that
-                are not finite or, where they should be, not probabilities.
-        """
-        if len(frames) != len(sound):
-            raise ValueError(f"expected as many clips of both, got {len(frames)} of frames, {len(sound)} of sound")
-        video = _rows(self.video_encoder, frames, fps)
-        audio = _rows(self.audio_encoder, sound, sample_rate)
-        if video.shape != audio.shape or (int(self.width) and video.shape[1] != int(self.width)):
-            raise ValueError(
-                f"both encoders must give rows of one width, got {tuple(video.shape)} and {tuple(audio.shape)}"
-            )
-        pair_scores(video, audio, self.kind)  # raises for bad rows at the clip that has them
-        self.width.fill_(video.shape[1])
-        self.video.append(video.flatten().to(self.device, torch.float32))
-        self.audio.append(audio.flatten().to(self.device, torch.float32))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Means over clips.
-
-        Returns:
-            ``av_agreement`` and ``av_agreement_floor``, in [-1, 1] for embeddings and [0, 1] for probabilities;
-            ``av_recall@1_video_to_audio``, ``av_recall@1_audio_to_video`` and their chance level ``av_recall@1_floor``.
-            NaN before any clip; the floor of the agreement is NaN for one clip.
-        """
-        video, audio = (_joined(rows).reshape(-1, max(1, int(self.width))) for rows in (self.video, self.audio))
-        if len(video) < 2:
-            warnings.warn(f"agreement of {len(video)} clips: shuffled partners need two at least", stacklevel=2)
-        scores = pair_scores(video, audio, self.kind)
-        return _tensors(
-            {
-                "av_agreement": scores.agreement,
-                "av_agreement_floor": scores.floor,
-                "av_recall@1_video_to_audio": scores.recall_video_to_audio,
-                "av_recall@1_audio_to_video": scores.recall_audio_to_video,
-                "av_recall@1_floor": 1 / len(video) if len(video) else math.nan,
-            }
-        )
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the values.
-
-        Args:
-            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
-            ax: matplotlib axes to draw on; new ones where None.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
+    def score(self, estimate: Tensor, reference: Tensor) -> Sequence[float]:
+        """The agreement in one clip, of rows (1, D)."""
+        return [float(self.agreement(reference, estimate)[0])]
 
 
 class ClassifierAgreement(Metric):
@@ -141,7 +62,7 @@ class ClassifierAgreement(Metric):
     Example:
         >>> loud_or_not = lambda sound, sample_rate: torch.stack([sound.abs().mean(1), 1 - sound.abs().mean(1)], dim=1)
         >>> metric = ClassifierAgreement(loud_or_not)
-        >>> metric.update(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.8], [0.9]]), 16000, torch.tensor([0, 1]))
+        >>> metric.update(torch.tensor([[0.8], [0.9]]), torch.tensor([[0.9], [0.1]]), 16000, torch.tensor([0, 1]))
         >>> {name: round(float(value), 2) for name, value in metric.compute().items()}  # doctest: +NORMALIZE_WHITESPACE
         {'classifier_agreement': 0.5, 'classifier_agreement_floor': 0.5, 'classifier_kl': 0.9,
          'classifier_accuracy_true': 1.0, 'classifier_accuracy_generated': 0.5}
@@ -166,13 +87,13 @@ class ClassifierAgreement(Metric):
         self.add_state("labelled", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
-        self, true_sound: Tensor, generated_sound: Tensor, sample_rate: int, labels: Tensor | None = None
+        self, generated_sound: Tensor, true_sound: Tensor, sample_rate: int, labels: Tensor | None = None
     ) -> None:
         """Take clips in.
 
         Args:
-            true_sound: (B, N) in [-1, 1].
-            generated_sound: (B, M) in [-1, 1], of the same clips.
+            generated_sound: (B, M) in [-1, 1].
+            true_sound: (B, N) in [-1, 1], of the same clips.
             sample_rate: Hz, of both.
             labels: (B,) class indices of the classifier, where they are known.
 

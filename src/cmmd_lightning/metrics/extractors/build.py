@@ -49,7 +49,7 @@ def build_audio_extractor(spec: str) -> nn.Module:
 
     Example:
         >>> build_audio_extractor("mel-statistics").name
-        'mel-statistics-v1'
+        'mel-statistics-v2'
     """
     kind, _, where = spec.partition(":")
     if spec == "mel-statistics":

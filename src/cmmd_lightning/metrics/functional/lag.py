@@ -110,6 +110,31 @@ def event_lag(
     return Lag(float(seconds), float(min(agreement(np.array([seconds]))[0], 1.0)))
 
 
+def sound_lag(first: Tensor, second: Tensor, sample_rate: int) -> float:
+    """Seconds by which the second sound is late where both are one, by the peak of their correlation.
+
+    Args:
+        first: Sound (N,).
+        second: Sound (M,).
+        sample_rate: Hz.
+
+    Returns:
+        Seconds, negative where it is early; 0 where one is silent.
+
+    Example:
+        >>> noise = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+        >>> sound_lag(noise, noise[160:], 16000)
+        -0.01
+    """
+    size = 2 ** int(np.ceil(np.log2(len(first) + len(second))))
+    a, b = (torch.fft.rfft(sound.double(), n=size) for sound in (first, second))
+    curve = torch.fft.irfft(b * a.conj(), n=size)
+    best = int(curve.argmax())
+    if not float(curve[best]) > 0:
+        return 0.0
+    return (best if best < len(second) else best - size) / sample_rate
+
+
 def loudness_envelope(sound: Tensor, sample_rate: int, times: Tensor, *, width: float = 0.04) -> Tensor:
     """Level of a sound at given times, for comparison with motion.
 

@@ -18,16 +18,6 @@ from torchmetrics.functional import kl_divergence
 RowKind = Literal["embeddings", "probabilities"]
 
 LEAST_PROBABILITY = 1e-6
-_TIE = 1e-9  # scores closer than rounding are one score
-
-
-class PairScores(NamedTuple):
-    """Agreement of partners beside that of wrong partners; all values are plain numbers."""
-
-    agreement: float
-    floor: float
-    recall_video_to_audio: float
-    recall_audio_to_video: float
 
 
 class ClassifierScores(NamedTuple):
@@ -87,42 +77,6 @@ def label_agreement(video_probabilities: Tensor, audio_probabilities: Tensor) ->
     """
     video, audio = _row_pair(video_probabilities, audio_probabilities, "probabilities")
     return 1 - (video - audio).abs().sum(dim=1) / 2
-
-
-def pair_scores(video: Tensor, audio: Tensor, kind: RowKind, *, chunk: int = 1024) -> PairScores:
-    """Mean agreement of partners, its floor under wrong partners, and retrieval of the right one.
-
-    The floor is the mean over all pairs of two different clips: what shuffling gives on average, without the luck of
-    one draw. Recall@1 is the share of clips whose own partner agrees best of all N; where k clips tie for the best, it
-    counts 1 / k. Chance is 1 / N.
-
-    Args:
-        video: Rows (N, D) of the clips' pictures.
-        audio: Rows (N, D) of the clips' sounds, in the same order.
-        kind: ``embeddings`` are compared as in :func:`embedding_agreement`, ``probabilities`` as in
-            :func:`label_agreement`.
-        chunk: Clips whose agreement with all others is held in memory at once.
-
-    Returns:
-        ``PairScores``; all NaN for no clips, the floor NaN for one.
-
-    Raises:
-        ValueError: If the rows are malformed, or the kind is neither.
-
-    Example:
-        >>> pair_scores(torch.eye(4), torch.eye(4)[[0, 1, 2, 2]], "embeddings")
-        PairScores(agreement=0.75, floor=0.08333333333333333, recall_video_to_audio=0.6875, recall_audio_to_video=0.75)
-    """
-    if kind not in ("embeddings", "probabilities"):
-        raise ValueError(f"kind must be 'embeddings' or 'probabilities', got {kind!r}")
-    video, audio = _row_pair(video, audio, kind)
-    count = len(video)
-    if count == 0:
-        return PairScores(math.nan, math.nan, math.nan, math.nan)
-    own, others, video_to_audio = _retrieve(video, audio, kind, chunk)
-    _, _, audio_to_video = _retrieve(audio, video, kind, chunk)
-    floor = others / (count * (count - 1)) if count > 1 else math.nan
-    return PairScores(own / count, floor, video_to_audio / count, audio_to_video / count)
 
 
 def classifier_agreement(true_probabilities: Tensor, generated_probabilities: Tensor) -> ClassifierScores:
@@ -198,17 +152,3 @@ def _row_pair(first: Tensor, second: Tensor, kind: RowKind) -> tuple[Tensor, Ten
     if kind == "embeddings":
         return normalize(first, dim=1), normalize(second, dim=1)
     return first / first.sum(dim=1, keepdim=True), second / second.sum(dim=1, keepdim=True)
-
-
-def _retrieve(queries: Tensor, targets: Tensor, kind: RowKind, chunk: int) -> tuple[float, float, float]:
-    """Sums over queries: agreement with their own target, with all others, and hits of the own one as the best."""
-    own_sum = other_sum = hits = 0.0
-    for start in range(0, len(queries), chunk):
-        block = queries[start : start + chunk]
-        scores = block @ targets.T if kind == "embeddings" else 1 - torch.cdist(block, targets, p=1) / 2
-        own = scores.diagonal(start)
-        best = scores.max(dim=1, keepdim=True).values - _TIE
-        hits += float(((own >= best[:, 0]) / (scores >= best).sum(dim=1)).sum(dtype=torch.float64))
-        own_sum += float(own.sum())
-        other_sum += float(scores.sum() - own.sum())
-    return own_sum, other_sum, hits

@@ -17,11 +17,12 @@ from cmmd_lightning.data.stream.negatives import NEGATIVE_KINDS, NegativeSpec
 from cmmd_lightning.diffusion.draws import Draws
 from cmmd_lightning.diffusion.objective import measure_errors
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Pair, Task
-from cmmd_lightning.evaluation.measures import Senses, within
-from cmmd_lightning.evaluation.observe import sidecar_events, sidecar_kinds
+from cmmd_lightning.evaluation.measures import Senses
+from cmmd_lightning.evaluation.sidecar import sidecar_events, sidecar_kinds
 from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
 from cmmd_lightning.metrics.functional.events import detect_onsets
 from cmmd_lightning.metrics.functional.quality import coverage, frechet_distance_of_features
+from cmmd_lightning.metrics.synchrony import within
 from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
 from cmmd_lightning.training.datamodule import AudioVideoDataModule
 

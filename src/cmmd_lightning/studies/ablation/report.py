@@ -10,6 +10,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from cmmd_lightning.evaluation.figures import COLOURS, new_figure
+from cmmd_lightning.evaluation.rendering import Section, Table, write_document
 from cmmd_lightning.studies.ablation.measure import GAP_TIMES
 from cmmd_lightning.studies.ablation.results import read_results
 from cmmd_lightning.studies.ablation.summary import Arm, arms, base_of, difference, interval
@@ -25,7 +26,7 @@ def write_comparison(
     baseline: str = "plain",
     recipes: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Writes ``comparison.md`` and its figures.
+    """Write ``comparison.md``, ``.html``, ``.csv`` and ``.tex``, and the figures.
 
     Args:
         results: Files ``results.jsonl``, read as one.
@@ -51,40 +52,39 @@ def write_comparison(
     found = arms(lines)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
 
-    def picture(name: str, figure: Figure) -> str:
+    def picture(name: str, figure: Figure) -> Path:
         path = folder / f"{name}.png".replace("@", "-")
         figure.savefig(path, dpi=120)
-        written.append(path)
-        return f"![{name}]({path.name})"
+        return path
 
-    parts = []
+    sections = []
     for scene, task in dict.fromkeys((arm.scene, arm.task) for arm in found):
         here = [arm for arm in found if (arm.scene, arm.task) == (scene, task)]
-        parts.append(f"## {scene}, {task.replace('_', ' ')}\n\n" + table(here, baseline))
         has_gaps = any(arm.gaps for arm in here)  # there is no wrong partner where both are drawn
         figures = {name: draw for name, draw in _FIGURES.items() if has_gaps or draw is not gaps_figure}
-        parts += [picture(f"{scene}-{task}-{name}", draw(here, baseline)) for name, draw in figures.items()]
+        pictures = [picture(f"{scene}-{task}-{name}", draw(here, baseline)) for name, draw in figures.items()]
         weights, plain = by_weight(here), [arm for arm in here if arm.recipe == baseline]
         if weights and plain:
-            parts.append(picture(f"{scene}-{task}-weight", weight_figure(weights, plain[0])))
-    for name, swept in by_correlation(found).items():
-        parts.append(picture(f"{name}-correlation", correlation_figure(swept)))
-    text = folder / "comparison.md"
-    text.write_text("\n\n".join(parts) + "\n")
-    return [text, *written]
+            pictures.append(picture(f"{scene}-{task}-weight", weight_figure(weights, plain[0])))
+        sections.append(Section(f"{scene}, {task.replace('_', ' ')}", "", [table(here, baseline)], pictures))
+    swept = by_correlation(found)
+    if swept:
+        drawn = [picture(f"{name}-correlation", correlation_figure(points)) for name, points in swept.items()]
+        sections.append(Section("Correlation of video and audio", pictures=drawn))
+    written = write_document(folder / "comparison", "Recipes compared", sections)
+    return [*written, *(path for section in sections for path in section.pictures)]
 
 
-def table(found: Sequence[Arm], baseline: str) -> str:
-    """A Markdown table of the arms of one scene and task, with paired differences to the baseline.
+def table(found: Sequence[Arm], baseline: str) -> Table:
+    """A table of the arms of one scene and task, with paired differences to the baseline.
 
     ``by seed`` is the last of the F1, seed by seed; ``equal`` is what an arm and the baseline have in common.
     """
     first = next((arm for arm in found if arm.recipe == baseline), found[0])
     sets = list(dict.fromkeys(name for arm in found for name in arm.sets))
     head = ["recipe", "steps", "cost", "seeds", "guidance", *SHOWN, "by seed", "lag (ms)", *sets, "equal"]
-    rows = [[*head, *(f"difference in {name}" for name in SHOWN)]]
+    rows = []
     for arm in found:
         means = [f"{arm.scores[name].mean():.3f}" for name in SHOWN]
         by_seed = " ".join(f"{value:.2f}" for value in arm.scores[SHOWN[-1]].mean(1))
@@ -103,8 +103,7 @@ def table(found: Sequence[Arm], baseline: str) -> str:
         values = [f"{scores[measure]:.3f}" for measure in SHOWN]
         blank = [""] * (len(sets) + 1 + len(SHOWN))
         rows.append([name, "", "", "", "", *values, "", f"{1000 * scores['lag']:.0f}", *blank])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return Table([*head, *(f"difference in {name}" for name in SHOWN)], rows)
 
 
 def _signed(value: float, low: float, high: float) -> str:

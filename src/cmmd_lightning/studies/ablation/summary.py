@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmmd_lightning.evaluation.measures import MAX_LAG, size_of_lag
-from cmmd_lightning.metrics.functional.events import TOLERANCES, event_scores
+from cmmd_lightning.metrics.functional.events import TOLERANCES
 from cmmd_lightning.metrics.functional.intervals import derangements
-from cmmd_lightning.metrics.functional.lag import event_lag
+from cmmd_lightning.metrics.synchrony import MAX_LAG, EventAgreement, EventLag
 
 Table = NDArray[np.float64]
 Line = Mapping[str, Any]
@@ -83,10 +82,11 @@ def clip_scores(reference: Sequence[Sequence[float]], estimate: Sequence[Sequenc
         >>> clip_scores([[0.5]], [[0.56]])["F1@100ms"], clip_scores([[0.5]], [[0.56]])["F1@50ms"]
         (array([1.]), array([0.]))
     """
-    rows = []
+    agreement, lag, rows = EventAgreement(), EventLag(), []
     for true, made in zip(reference, estimate, strict=True):
-        f1 = [event_scores(true, made, tolerance).f1 for tolerance in TOLERANCES]
-        rows.append([*f1, float(np.mean(f1)), size_of_lag(event_lag(true, made, max_lag=MAX_LAG).seconds)])
+        f1 = list(agreement.score(made, true))[-len(TOLERANCES) - 1 :]
+        seconds = abs(lag.score(made, true)[0])
+        rows.append([*f1, MAX_LAG if np.isnan(seconds) else seconds])
     return dict(zip(MEASURES, np.array(rows).reshape(-1, len(MEASURES)).T, strict=True))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +13,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
+from cmmd_lightning.evaluation.loading import load_frames, load_sound
 from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
-from cmmd_lightning.evaluation.observe import load_frames, load_sound
+from cmmd_lightning.evaluation.sidecar import sidecar_period
 from cmmd_lightning.media import MediaError, probe, read_frames, read_sound, write_video
 from cmmd_lightning.procedural import SceneSettings, simulate
 
@@ -147,8 +147,7 @@ def real_clip(path: Path, *, margin: float, max_duration: float = 4.0, rates: tu
     frames = {fps: pictures[first : first + count]}
     for rate in rates:
         frames.setdefault(rate, at_rate(frames[fps], fps, rate))
-    sidecar = path.with_suffix(".json")
-    period = json.loads(sidecar.read_text()).get("period") if sidecar.is_file() else None
+    period = sidecar_period(path)
     return Clip(path.stem, frames, sound, first / fps, duration, None, period)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmmd_lightning.evaluation.figures import new_figure, to_data_uri
-from cmmd_lightning.evaluation.measures import is_lag
-from cmmd_lightning.evaluation.page import STYLE
-from cmmd_lightning.evaluation.report import write_whole
+from cmmd_lightning.evaluation.figures import new_figure
+from cmmd_lightning.evaluation.rendering import Section, Table, write_document, write_whole
 from cmmd_lightning.studies.calibration.analysis import RESOLVED, worse_way
 from cmmd_lightning.studies.calibration.calibrate import PROBE
 from cmmd_lightning.studies.calibration.faults import RATES
 
 Calibration = Mapping[str, Any]
-Table = list[list[str]]
 
 SHOWN = {
     "event_f1@mean": ("#4575b4", "-"),
@@ -44,7 +40,7 @@ NOTE = (
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
-    """Write ``calibration.json``, ``.md``, ``.html`` and ``.png``.
+    """Write ``calibration.json``, ``.png``, ``.md``, ``.html``, ``.csv`` and ``.tex``.
 
     Args:
         calibration: ``provenance``, ``sets`` (name to what `analyse` gave)
@@ -54,15 +50,21 @@ def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    figure = calibration_figure(calibration["sets"])
     picture = folder / "calibration.png"
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=90, metadata={"Software": None})
+    calibration_figure(calibration["sets"]).savefig(picture, dpi=90, metadata={"Software": None})
+    sections = [
+        Section("", NOTE, pictures=[picture]),
+        *(Section(name, _about(found), _tables(found)) for name, found in calibration["sets"].items()),
+    ]
+    notes = [f"Not read: {line}" for line in calibration["errors"]]
+    notes.append("; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items()))
+    title = "How well synchrony measures tell known faults"
+    numbers = json.dumps(calibration, indent=1, allow_nan=False) + "\n"
     return [
-        write_whole(folder / "calibration.json", json.dumps(calibration, indent=1, allow_nan=False) + "\n"),
-        write_whole(folder / "calibration.md", _markdown(calibration)),
-        write_whole(folder / "calibration.html", _page(calibration, figure)),
+        write_whole(folder / "calibration.json", numbers),
         picture,
+        *write_document(folder / "calibration", title, sections, notes),
     ]
 
 
@@ -95,52 +97,51 @@ def fault_table(found: Mapping[str, Any]) -> Table:
     """Measures by faults, with heads."""
     offsets = offsets_of(found)
     faults = [fault for fault in FAULTS if fault in next(iter(found["measures"].values()))["auroc"]]
-    rows = [["measure", *(f"{offset * 1000:g} ms" for offset in offsets), "resolves", "steady", "bias", *faults]]
+    heads = ["measure", *(f"{offset * 1000:g} ms" for offset in offsets), "resolves", "steady", "bias", *faults]
+    rows = []
     for name, entry in found["measures"].items():
         auroc = entry["auroc"]
         cells = [f"{worse_way(auroc, offset):.2f}" for offset in offsets]
         bias = "" if entry["bias"] is None else f"{entry['bias'] * 1000:+.0f} ms"
         cells += [_resolved(entry), f"{entry['monotonicity']:.2f}", bias]
         rows.append([name, *cells, *(f"{auroc[fault]:.2f}" for fault in faults)])
-    return rows
+    return Table(heads, rows, "Faults: higher is better")
 
 
 def harmless_table(found: Mapping[str, Any]) -> Table:
     """Measures by changes that leave a clip in sync, with heads: the mean score, of lags its size, and the AUROC."""
     every = next(iter(found["measures"].values()))["auroc"]
     changes = [f for f in every if not f.startswith("offset") and f not in FAULTS and "," not in f]
-    rows = [["measure", "in sync", *changes]]
+    rows = []
     for name, entry in found["measures"].items():
         cells = [f"{_score(name, entry['mean'][change])} ({entry['auroc'][change]:.2f})" for change in changes]
         rows.append([name, _score(name, entry["true"]), *cells])
-    return rows
+    title = "Changes that leave a clip in sync: mean score, and AUROC, of which 0.50 is best"
+    return Table(["measure", "in sync", *changes], rows, title)
 
 
 def _score(name: str, value: float) -> str:
-    return f"{value * 1000:.0f} ms" if is_lag(name) else f"{value:.2f}"
+    return f"{value * 1000:.0f} ms" if name.endswith("_lag") else f"{value:.2f}"
 
 
 def rate_table(found: Mapping[str, Any]) -> Table:
     """Measures by frame rate: AUROC of the offset `PROBE`, the worse of both ways, with heads."""
     every = next(iter(found["measures"].values()))["auroc"]
     rates = [rate for rate in RATES if f"{rate:g} fps" in every]
-    rows = [["measure", *(f"{rate:g} fps" for rate in rates)]]
+    rows = []
     signs = (f"offset {PROBE * 1000:+g} ms", f"offset {-PROBE * 1000:+g} ms")
     for name, entry in found["measures"].items():
         worse = [min(entry["auroc"][f"{rate:g} fps, {sign}"] for sign in signs) for rate in rates]
         rows.append([name, *(f"{value:.2f}" for value in worse)])
-    return rows
+    title = f"{PROBE * 1000:g} ms at other frame rates: higher is better"
+    return Table(["measure", *(f"{rate:g} fps" for rate in rates)], rows, title)
 
 
-def _sections(found: Mapping[str, Any]) -> list[tuple[str, Table]]:
-    return [
-        ("Faults: higher is better", fault_table(found)),
-        ("Changes that leave a clip in sync: mean score, and AUROC, of which 0.50 is best", harmless_table(found)),
-        (f"{PROBE * 1000:g} ms at other frame rates: higher is better", rate_table(found)),
-    ]
+def _tables(found: Mapping[str, Any]) -> list[Table]:
+    return [fault_table(found), harmless_table(found), rate_table(found)]
 
 
-def _about(name: str, found: Mapping[str, Any]) -> str:
+def _about(found: Mapping[str, Any]) -> str:
     text = f"{found['num_clips']} clips, {found['seconds']:g} s of each; events in pictures: {found['video_events']}"
     if found.get("linear_sync"):
         text += f"; linear_sync fitted on {found['linear_sync']}"
@@ -150,45 +151,7 @@ def _about(name: str, found: Mapping[str, Any]) -> str:
             f". Periodic, every {low * 1000:.0f} to {high * 1000:.0f} ms: such clips come into step again after a "
             "period, and a score can fall steadily below half of it only; *steady* looks no further"
         )
-    return f"{name}: {text}."
-
-
-def _markdown(calibration: Calibration) -> str:
-    lines = ["# How well synchrony measures tell known faults", "", NOTE, ""]
-    for name, found in calibration["sets"].items():
-        lines += [f"## {name}", "", _about(name, found), ""]
-        for title, (heads, *rows) in _sections(found):
-            lines += [f"### {title}", "", _line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
-            lines += [*map(_line, rows), ""]
-    lines += [f"Not read: {line}" for line in calibration["errors"]]
-    facts = "; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items())
-    return "\n".join([*lines, "", facts, ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _page(calibration: Calibration, figure: Figure) -> str:
-    body = ["<h1>How well synchrony measures tell known faults</h1>", f"<p>{html.escape(NOTE)}</p>"]
-    body.append(f'<p><img alt="AUROC over the offset, and by fault" src="{to_data_uri(figure)}"></p>')
-    for name, found in calibration["sets"].items():
-        body.append(f"<h2>{html.escape(name)}</h2><p>{html.escape(_about(name, found))}</p>")
-        for title, (heads, *rows) in _sections(found):
-            table = "".join(
-                "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-                for tag, row in [("th", heads), *(("td", row) for row in rows)]
-            )
-            body.append(f"<h3>{html.escape(title)}</h3><table>{table}</table>")
-    body += [f'<p class="note">Not read: {html.escape(line)}</p>' for line in calibration["errors"]]
-    facts = "; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items())
-    body.append(f'<p class="note">{html.escape(facts)}</p>')
-    style = STYLE + "body { max-width: 90rem; } table { font-size: 12px; } td, th { padding: .1rem .4rem; }"
-    content = "\n".join(body)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Calibration of synchrony measures</title>'
-        f"<style>{style}</style></head>\n<body>\n{content}\n</body></html>\n"
-    )
+    return f"{text}."
 
 
 def calibration_figure(sets: Mapping[str, Any]) -> Figure:
