@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from cmmd_lightning.codecs.blocks import block_basis
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-CodecKind = Literal["pixel_unshuffle", "autoencoder_kl", "clip_autoencoder"]
+CODEC_KINDS = ("pixel_unshuffle", "autoencoder_kl", "clip_autoencoder")
 
 # The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
 NO_SPREAD = -30.0
@@ -47,7 +47,8 @@ class CodecConfig:
 
     Args:
         kind: ``pixel_unshuffle`` (no training, exact), ``autoencoder_kl`` (the Gaussian VAE), or ``clip_autoencoder``
-            (one whose decoder sees neighbouring frames).
+            (one whose decoder sees neighbouring frames); or the path of a class of your own, ``theirs.module.Codec``, a
+            `FrameCodec` that is built with ``config`` as its arguments.
         path: For the two that are trained: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``); for ``autoencoder_kl``
             also a diffusers folder, or a hub name. None builds the network from ``config``, with random weights until a
             state dict is loaded.
@@ -61,17 +62,28 @@ class CodecConfig:
         ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
     """
 
-    kind: CodecKind = "pixel_unshuffle"
+    kind: str = "pixel_unshuffle"
     path: str | None = None
     unshuffle: int = 4
     config: dict[str, Any] | None = None
     shortcut: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(CodecKind):
-            raise ValueError(f"CodecConfig.kind must be one of {', '.join(get_args(CodecKind))}, got {self.kind!r}")
+        if self.kind not in CODEC_KINDS and "." not in self.kind:
+            raise ValueError(
+                f"CodecConfig.kind must be one of {', '.join(CODEC_KINDS)} or the path of a class, got {self.kind!r}"
+            )
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
+
+    @classmethod
+    def of(cls, value: CodecConfig | Mapping[str, Any] | None) -> CodecConfig:
+        """A configuration, from its plain form, from ``{"class_path": ..., "init_args": ...}``, or the default."""
+        if isinstance(value, CodecConfig):
+            return value
+        if value and "class_path" in value:
+            return cls(kind=value["class_path"], config=dict(value.get("init_args") or {}))
+        return cls(**(value or {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain-dict form, as stored in checkpoints."""

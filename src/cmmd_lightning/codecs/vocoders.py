@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,27 @@ class VocosVocoder(nn.Module):
         return sound[:, :num_samples]
 
 
-def build_vocoder(name: str, mel: LogMel) -> nn.Module:
+def vocoder_class(name: str | Mapping[str, Any]) -> str | None:
+    """The class path that a vocoder is given by, or None where it is one of the built-in ones."""
+    path = name.get("class_path") if isinstance(name, Mapping) else name
+    if not isinstance(path, str):
+        raise ValueError(
+            "vocoder: expected griffin_lim, vocos:NAME, a class path, or class_path and init_args, got "
+            f"{type(name).__name__}; a vocoder that is built already is assigned: model.vocoder = ..."
+        )
+    return path if "." in path and ":" not in path else None
+
+
+def build_vocoder(name: str | Mapping[str, Any], mel: LogMel) -> nn.Module:
     """The vocoder called ``name``, for ``mel``.
 
+    One of your own is a class that is built as ``Class(mel, **init_args)``: it reads the settings off the `LogMel`
+    (``sample_rate``, ``n_fft``, ``hop_length``, ``n_mels``, ``f_min``, ``f_max``, ``floor``), refuses those that it was
+    not made for, and is called as `GriffinLimVocoder` is.
+
     Args:
-        name: ``griffin_lim``, or ``vocos:PATH`` with a folder or a hub name.
+        name: ``griffin_lim``; ``vocos:PATH`` with a folder or a hub name; ``theirs.module.Vocoder``; or
+            ``{"class_path": ..., "init_args": ...}``.
         mel: The Mel to invert.
 
     Returns:
@@ -140,11 +157,29 @@ def build_vocoder(name: str, mel: LogMel) -> nn.Module:
         >>> type(build_vocoder("griffin_lim", LogMel())).__name__
         'GriffinLimVocoder'
     """
+    class_path = vocoder_class(name)
+    if class_path is not None:
+        arguments = name.get("init_args") if isinstance(name, Mapping) else None
+        vocoder: nn.Module = import_class(class_path, "vocoder")(mel, **(arguments or {}))
+        return vocoder
     if name == "griffin_lim":
         return GriffinLimVocoder(mel)
-    if name.startswith("vocos:") and name != "vocos:":
+    if isinstance(name, str) and name.startswith("vocos:") and name != "vocos:":
         return VocosVocoder(name.removeprefix("vocos:"), mel)
     raise ValueError(f"vocoder: expected 'griffin_lim' or 'vocos:PATH_OR_HUB_NAME', got {name!r}")
+
+
+def import_class(path: str, what: str) -> Any:
+    """The class of a path ``module.Class``.
+
+    Raises:
+        ValueError: If there is none; one line that says what was looked for.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{what} {path}: expected the path of a class, got none ({error})") from error
 
 
 def _check(log_mel: Tensor, n_mels: int, hop_length: int, num_samples: int) -> None:

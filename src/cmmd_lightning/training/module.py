@@ -56,7 +56,7 @@ class CMMD(LatentDiffusion, ExactResume):
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps of linear warm-up.
         decay: ``constant`` after the warm-up, or ``cosine`` down to zero at the trainer's last step.
-        vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
+        vocoder: ``griffin_lim``, ``vocos:NAME`` with a hub name or path, or a class of your own; see `build_vocoder`.
         seed: Seed of everything random in training.
         pretrained: Checkpoint of a CMMD of the same clip, network and codec, as for `from_pretrained`: every fit starts
             from its averaged weights and its statistics, not from those of the data, and with the objective's bound
@@ -81,7 +81,7 @@ class CMMD(LatentDiffusion, ExactResume):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         decay: Literal["constant", "cosine"] = "constant",
-        vocoder: str = "griffin_lim",
+        vocoder: str | dict[str, Any] = "griffin_lim",
         seed: int = 0,
         pretrained: str | None = None,
         video_noise: TimeNoise = TimeNoise(),
