@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from cmmd_lightning.codecs.clip_autoencoder import ClipAutoencoderCodec
-from cmmd_lightning.codecs.frames import (
-    CODEC_KINDS,
-    AutoencoderKLCodec,
-    CodecConfig,
-    FrameCodec,
-    PixelUnshuffleCodec,
-    plain,
-)
+from cmmd_lightning.codecs.config import CODEC_KINDS, CodecConfig, plain
+from cmmd_lightning.codecs.frames import AutoencoderKLCodec, FrameCodec, PixelUnshuffleCodec
 from cmmd_lightning.codecs.vocoders import import_class, vocoder_class
 
 if TYPE_CHECKING:
@@ -105,7 +99,7 @@ def refuse_foreign(stored: Mapping[str, Any], trusted: Collection[str], path: ob
     for name in foreign_classes(stored):
         if name not in trusted:
             raise ValueError(
-                f"{path}: expected classes of cmmd_lightning, got {name}, which is not imported unless you name it too: "
+                f"{path}: expected classes of cmmd_lightning, got {name}, not imported unless you name it too: "
                 f"from_pretrained(..., trust=[{name!r}]), or by flag --model.codec.kind or --model.vocoder"
             )
 
