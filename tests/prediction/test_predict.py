@@ -482,12 +482,15 @@ def test_only_what_would_come_out_the_same_is_reused(model, media, tmp_path):
     predict(model, spec)
     assert changed(out, before) == ["b.wav"]
     before = times(out)
-    predict(model, spec_for("video_to_audio", sources, out, seed=1))
+    with pytest.raises(ValueError, match=r"a run with seed 0 \(now 1\)"):
+        predict(model, spec_for("video_to_audio", sources, out, seed=1))
+    assert changed(out, before) == []
+    predict(model, spec_for("video_to_audio", sources, out, seed=1, overwrite=True))
     assert changed(out, before) == ["a.wav", "b.wav"]
     before = times(out)
     with torch.no_grad():
         model.mel.mean.add_(0.01)  # another model
-        predict(model, spec_for("video_to_audio", sources, out, seed=1))
+        predict(model, spec_for("video_to_audio", sources, out, seed=1, overwrite=True))
         model.mel.mean.sub_(0.01)
     assert changed(out, before) == ["a.wav", "b.wav"]
     assert len(manifest(out)) == 2

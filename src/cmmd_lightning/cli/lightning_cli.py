@@ -19,6 +19,7 @@ from cmmd_lightning.cli.resume_flags import (
     stored_hyperparameters,
 )
 from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.codecs.loading import foreign_classes, refuse_foreign
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
@@ -91,6 +92,10 @@ class CMMDCLI(LightningCLI):
             return
         stored = stored_hyperparameters(self.checkpoint)
         class_path = stored.pop("_class_path")
+        if str(class_path).rpartition(".")[2] not in _MODELS:
+            raise UsageError(f"{self.checkpoint}: expected a checkpoint of {' or '.join(_MODELS)}, got {class_path}")
+        given = config.model.get("init_args")
+        refuse_foreign(stored, foreign_classes(given.as_dict() if given else {}), self.checkpoint)
         known = signature(_MODELS[class_path.rpartition(".")[2]]).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
         flags = flags_of(self.typed, "model")
@@ -116,7 +121,7 @@ class CMMDCLI(LightningCLI):
                         f"--data.{name}.{flag}: data are cut as the model wants, see --model.{name}.{flag}"
                     )
                 config.data[name] = sizes[name]
-        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind == "autoencoder_kl":
+        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
             config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
         if self.subcommand != "fit":
             self.save_config_callback = None

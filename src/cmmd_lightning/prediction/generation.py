@@ -12,13 +12,12 @@ from torch import Tensor
 
 from cmmd_lightning.diffusion.sampling import window_starts
 from cmmd_lightning.prediction.inputs import InputBatch, Loaded, one_line
-from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
+from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion, frames_at_once
 from cmmd_lightning.prediction.outputs import Generated, Sample
 from cmmd_lightning.prediction.requests import GenerationSpec
 
 logger = logging.getLogger(__name__)
 
-_DECODE_CHUNK = 64  # frames decoded at once
 _PIECE_SECONDS = 60.0  # longest sound that goes through the vocoder at once
 _FADE_SECONDS = 0.1
 
@@ -41,7 +40,7 @@ class DecodedFrames:
         return self.latents.shape[1]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for part in self.latents.split(_DECODE_CHUNK, dim=1):
+        for part in self.latents.split(frames_at_once(self.model.clip.height, self.model.clip.width), dim=1):
             frames = self.model.decode_latents(part[None])[0].float()
             if not torch.isfinite(frames).all():
                 raise ValueError("expected finite frames from the model, got NaN or infinity")

@@ -28,7 +28,10 @@ from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 from cmmd_lightning.prediction.pretrained import Pretrained
 
-_ENCODE_CHUNK = 128  # frames through the codec at once
+
+def frames_at_once(height: int, width: int) -> int:
+    """Frames that go through the codec together: 64 of 128 x 128, fewer of larger ones, so that memory is bounded."""
+    return max(1, 64 * 128 * 128 // (height * width))
 
 
 class LatentDiffusion(Pretrained):
@@ -125,14 +128,20 @@ class LatentDiffusion(Pretrained):
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] to normalised latents (B, C, T, h, w), the posterior's mean."""
-        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1)
-        means = [self.codec.encode(part)[0] for part in flat.split(_ENCODE_CHUNK)]
+        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1).to(self._codec_dtype)
+        chunk = frames_at_once(*frames.shape[-2:])
+        means = [self.codec.encode(part)[0].float() for part in flat.split(chunk)]
         return self.codec.normalize(torch.cat(means).unflatten(0, (len(frames), -1)).transpose(1, 2))
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) to frames (B, 3, T, H, W) in [-1, 1]."""
-        return self.codec.decode_clips(self.codec.denormalize(latents))
+        raw = self.codec.denormalize(latents).to(self._codec_dtype)
+        return self.codec.decode_clips(raw, frames_at_once(self.clip.height, self.clip.width)).float()
+
+    @property
+    def _codec_dtype(self) -> torch.dtype:
+        return self.codec.shift.dtype
 
     @torch.no_grad()
     def encode_sound(self, sound: Tensor) -> Tensor:

@@ -145,6 +145,23 @@ class Manifest:
         """The status of each input that failed, in one line each."""
         return [entry["status"] for entry in self._in_order() if entry["status"] != "ok"]
 
+    def refuse_other_run(self) -> None:
+        """Refuse to replace what a run with other settings made.
+
+        Raises:
+            ValueError: If there is such a file.
+        """
+        for entry in [entry for path in [self.path, *self._parts()] for entry in _read(path)]:
+            ours = {path for item in self.inputs for path in output_paths(item, self.settings["task"], self.folder)}
+            other = {key: entry.get(key) for key in self.settings if entry.get(key) != self.settings[key]}
+            there = [path for path in entry.get("outputs") or () if path in ours and os.path.isfile(path)]
+            if other and there:
+                key, was = next(iter(other.items()))
+                raise ValueError(
+                    f"{there[0]}: expected a new file, got one of a run with {key} {was} (now {self.settings[key]}); "
+                    "give another generate.output_dir, or --generate.overwrite true"
+                )
+
     def begin(self) -> None:
         """Takes over the manifest of an earlier run, with the parts that it left when it was interrupted."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,9 @@ class PredictionWriter(Callback):
         }
         part = None if trainer.world_size == 1 else trainer.global_rank
         self.manifest = Manifest(spec.output_dir, self.inputs, settings, part)
+        if not spec.overwrite:
+            self.manifest.refuse_other_run()
+            barrier("PredictionWriter.checked")
         if trainer.is_global_zero:
             self.manifest.begin()
         barrier("PredictionWriter.start")
