@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -158,6 +159,9 @@ class CMMDCLI(LightningCLI):
 
 def run_lightning(args: list[str]) -> int:
     """Runs ``fit``, ``validate``, ``test`` or ``predict`` and gives the exit status."""
+    for arg in args:
+        if arg.startswith("-") and Path(arg).is_file():
+            raise UsageError(f"{arg}: expected a flag, got a file whose name begins with a dash: write ./{arg}")
     return CMMDCLI(args).status
 
 

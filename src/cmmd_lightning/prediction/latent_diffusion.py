@@ -26,6 +26,7 @@ from cmmd_lightning.diffusion.sampling import (
 )
 from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
+from cmmd_lightning.prediction.arrays import as_frames, as_sound
 from cmmd_lightning.prediction.pretrained import Pretrained
 
 
@@ -244,6 +245,7 @@ class LatentDiffusion(Pretrained):
         Returns:
             (B, N) in [-1, 1], exactly as long as the frames.
         """
+        frames = as_frames(frames, self.clip.height, self.clip.width)
         names = names or [str(i) for i in range(len(frames))]
         count = frames.shape[2]
         _, mel = self.sample("video_to_audio", self.encode_frames(frames), None, count, names=names, **settings)
@@ -260,6 +262,7 @@ class LatentDiffusion(Pretrained):
         Returns:
             (B, 3, T, H, W) in [-1, 1]; T whole frames, the sound's rest is left uncovered.
         """
+        sound = as_sound(sound)
         names = names or [str(i) for i in range(len(sound))]
         count = self.clip.frames_in(sound.shape[1] / self.clip.sample_rate)
         mel = self.encode_sound(sound[:, : self.clip.samples_of(count)])
