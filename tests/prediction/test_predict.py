@@ -126,6 +126,7 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert (first["media_seconds"], second["media_seconds"]) == (1.0, 2.4)
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
+    assert first["clipped_samples"] >= 0
 
 
 def test_audio_to_video_makes_whole_frames_and_keeps_the_sound(model, media, tmp_path):
