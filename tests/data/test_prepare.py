@@ -297,7 +297,7 @@ def test_latents_that_are_not_finite_are_not_stored(
 def test_whatever_a_decoder_raises_the_other_files_go_on(
     prepared: Prepared, prepare_into: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cmmd_lightning.data import decode
+    from cmmd_lightning.data.preprocess import decode
 
     iter_frames = decode.iter_frames
 

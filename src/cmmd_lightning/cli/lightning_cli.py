@@ -20,17 +20,27 @@ from cmmd_lightning.cli.resume_flags import (
     stored_hyperparameters,
 )
 from cmmd_lightning.cli.usage import UsageError
-from cmmd_lightning.codecs.loading import foreign_classes, refuse_foreign
+from cmmd_lightning.codecs.foreign import foreign_classes, refuse_foreign
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
 from cmmd_lightning.training.datamodule import AudioVideoDataModule
 from cmmd_lightning.training.module import CMMD
+from cmmd_lightning.training.vocoder import VocoderModule
 
 logger = logging.getLogger(__name__)
 
-_MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
+_MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule, VocoderModule)}
+
+
+def _with_default_model(args: list[str]) -> list[str]:
+    """The arguments with CMMD as the model that flags and configs may replace.
+
+    As the parser's default, its own settings would stay where a config names another class that has such settings too.
+    """
+    first = sum(not arg.startswith("-") for arg in args[:1])  # after the subcommand
+    return [*args[:first], "--model=cmmd_lightning.CMMD", *args[first:]]
 
 
 class CMMDCLI(LightningCLI):
@@ -44,7 +54,7 @@ class CMMDCLI(LightningCLI):
             LightningModule,
             AudioVideoDataModule,
             subclass_mode_model=True,
-            args=args,
+            args=_with_default_model(self.typed),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
@@ -60,7 +70,6 @@ class CMMDCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """CMMD is the model where none is named."""
-        parser.set_defaults({"model": {"class_path": "cmmd_lightning.CMMD"}})
         if self.command is not None:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
         if self.command == "prepare":
@@ -93,19 +102,21 @@ class CMMDCLI(LightningCLI):
             return
         stored = stored_hyperparameters(self.checkpoint)
         class_path = stored.pop("_class_path")
-        if str(class_path).rpartition(".")[2] not in _MODELS:
+        package, _, name = str(class_path).rpartition(".")
+        if package != "cmmd_lightning" or name not in _MODELS:  # before jsonargparse imports it
             raise UsageError(f"{self.checkpoint}: expected a checkpoint of {' or '.join(_MODELS)}, got {class_path}")
         given = config.model.get("init_args")
         refuse_foreign(stored, foreign_classes(given.as_dict() if given else {}), self.checkpoint)
-        known = signature(_MODELS[class_path.rpartition(".")[2]]).parameters
+        known = signature(_MODELS[name]).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
         flags = flags_of(self.typed, "model")
         settings = config.model.get("init_args") or {}
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
             model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
             flags.pop("pretrained", None)
-        if last:  # the same command again: where the codec came from is not in the checkpoint, the codec is
+        if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
             flags.pop("codec.path", None)
+            flags.pop("vocoder", None)
         refuse_overruled(flags, stored, self.checkpoint)
         if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)

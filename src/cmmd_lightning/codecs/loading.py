@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,8 +12,8 @@ import torch
 
 from cmmd_lightning.codecs.clip_autoencoder import ClipAutoencoderCodec
 from cmmd_lightning.codecs.config import CODEC_KINDS, CodecConfig, plain
+from cmmd_lightning.codecs.foreign import import_class, refuse_foreign
 from cmmd_lightning.codecs.frames import AutoencoderKLCodec, FrameCodec, PixelUnshuffleCodec
-from cmmd_lightning.codecs.vocoders import import_class, vocoder_class
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -45,9 +45,7 @@ def build_frame_codec(config: CodecConfig | Mapping[str, Any] | None = None) -> 
         codec = PixelUnshuffleCodec(config.unshuffle)
     elif config.kind not in CODEC_KINDS and (config.path is None or not config.path.endswith(".ckpt")):
         arguments = {**(config.config or {}), **({} if config.path is None else {"path": config.path})}
-        codec = import_class(config.kind, "codec")(**arguments)
-        if not isinstance(codec, FrameCodec):
-            raise ValueError(f"codec {config.kind}: expected a FrameCodec, got {type(codec).__name__}")
+        codec = import_class(config.kind, FrameCodec, "codec")(**arguments)
         codec.config = replace(config, path=None)
     elif config.path is None and config.kind == "clip_autoencoder":
         codec = ClipAutoencoderCodec(config.unshuffle, config.config)
@@ -81,27 +79,6 @@ def _new_network(config: CodecConfig) -> AutoencoderKL:
         return AutoencoderKL(**arguments)
     except TypeError as error:
         raise ValueError(f"codec 'autoencoder_kl': {error}") from error
-
-
-def foreign_classes(stored: Mapping[str, Any]) -> list[str]:
-    """Class paths from outside of this package that a model's stored settings name."""
-    vocoder = vocoder_class(stored.get("vocoder") or "griffin_lim")
-    named = [CodecConfig.of(stored.get("codec")).kind, vocoder or ""]
-    return [path for path in named if "." in path and not path.startswith("cmmd_lightning.")]
-
-
-def refuse_foreign(stored: Mapping[str, Any], trusted: Collection[str], path: object) -> None:
-    """Refuse settings of a checkpoint that would import a class which the user did not name.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for name in foreign_classes(stored):
-        if name not in trusted:
-            raise ValueError(
-                f"{path}: expected classes of cmmd_lightning, got {name}, not imported unless you name it too: "
-                f"from_pretrained(..., trust=[{name!r}]), or by flag --model.codec.kind or --model.vocoder"
-            )
 
 
 def _load(path: str, kind: str) -> FrameCodec:

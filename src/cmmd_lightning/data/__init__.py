@@ -7,7 +7,7 @@ from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statis
 from cmmd_lightning.data.randomness import example_generator, example_rng, example_seed
 from cmmd_lightning.data.sources.source import Source, folder_sources, of_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
-from cmmd_lightning.data.stream.frames import FrameDataset
+from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NEGATIVE_KINDS, NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
 
@@ -20,6 +20,7 @@ __all__ = [
     "FrameDataset",
     "NegativeSpec",
     "PrepareReport",
+    "SoundDataset",
     "Source",
     "Statistics",
     "StreamSampler",

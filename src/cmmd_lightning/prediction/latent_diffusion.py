@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
-from cmmd_lightning.codecs.loading import foreign_classes
-from cmmd_lightning.codecs.vocoders import vocoder_class
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.randomness import example_generator
 from cmmd_lightning.diffusion.noise import TimeNoise
@@ -29,6 +27,8 @@ from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 from cmmd_lightning.prediction.arrays import as_frames, as_sound
 from cmmd_lightning.prediction.pretrained import Pretrained
 
+_VOCODER = "vocoder."  # of names of weights
+
 
 def frames_at_once(height: int, width: int) -> int:
     """Frames that go through the codec together: 64 of 128 x 128, fewer of larger ones, so that memory is bounded."""
@@ -43,7 +43,8 @@ class LatentDiffusion(Pretrained):
         network: Size of the joint network.
         codec: The frame codec.
         schedule_shift: See `NoiseSchedule`; one number, or one each for ``video`` and ``audio``.
-        vocoder: See `build_vocoder`.
+        vocoder: See `build_vocoder`. Where a file, a name or a class was given, its weights are taken, whatever a
+            checkpoint that is loaded has. Any module may be assigned: ``model.vocoder = theirs``.
         video_noise: See `TimeNoise`.
     """
 
@@ -67,27 +68,23 @@ class LatentDiffusion(Pretrained):
         self.mel = LogMel(*self.clip.mel_settings)
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, NetworkSpec.of(network))
-        vocoder_class(vocoder)  # refuses what names none
-        self._vocoder_name = vocoder
-        self._vocoder: torch.nn.Module | None = None
+        self.vocoder = build_vocoder(vocoder, self.mel)
+        # else its weights are still to come, from a checkpoint
+        self._vocoder_is_known = not isinstance(vocoder, Mapping) or "class_path" in vocoder
 
-    @property
-    def vocoder(self) -> torch.nn.Module:
-        """Log-Mel to sound; built at its first use, or assigned, and never part of the checkpoint."""
-        if self._vocoder is None:
-            self.__dict__["_vocoder"] = build_vocoder(self._vocoder_name, self.mel)
-        vocoder: Any = self._vocoder
-        return vocoder.to(self.device) if isinstance(vocoder, torch.nn.Module) else vocoder
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the weights of a vocoder that was given by name."""
+        super().on_load_checkpoint(checkpoint)
+        for state in ("state_dict", "current_model_state"):
+            if self._vocoder_is_known and state in checkpoint:
+                checkpoint[state] = self._with_own_vocoder(checkpoint[state])
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Keep a vocoder that is assigned out of the modules, and so out of checkpoints."""
-        if name == "vocoder":
-            self.__dict__["_vocoder"] = value
-        else:
-            super().__setattr__(name, value)
+    def _with_own_vocoder(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        own = {f"{_VOCODER}{name}": value for name, value in self.vocoder.state_dict().items()}
+        return {**{name: value for name, value in state.items() if not name.startswith(_VOCODER)}, **own}
 
     def take_over(self, name: str) -> Self:
-        """Takes over the weights and statistics of a checkpoint: its network, codec and Mel.
+        """Takes over the weights and statistics of a checkpoint: its network, codec and Mel, not its vocoder.
 
         Args:
             name: As for `from_pretrained`.
@@ -100,8 +97,7 @@ class LatentDiffusion(Pretrained):
             ValueError: If it is no checkpoint of such a model, or one of another clip, network, codec or schedule.
         """
         try:
-            settings = {"codec": self.codec.config.to_dict(), "vocoder": self._vocoder_name}
-            pretrained = self.from_pretrained(name, trust=foreign_classes(settings))
+            pretrained = self.from_pretrained(name, trust=[self.codec.config.kind], vocoder="griffin_lim")
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -112,7 +108,7 @@ class LatentDiffusion(Pretrained):
         if other:
             expected, got = (", ".join(f"{key} {layout[key]}" for key in other) for layout in (ours, theirs))
             raise ValueError(f"{name}: expected a checkpoint with {expected}, got {got}")
-        self.load_state_dict(pretrained.state_dict())
+        self.load_state_dict(self._with_own_vocoder(pretrained.state_dict()))
         return pretrained
 
     def _layout(self) -> dict[str, Any]:
@@ -152,7 +148,8 @@ class LatentDiffusion(Pretrained):
     @torch.no_grad()
     def decode_sound(self, mel: Tensor, num_samples: int) -> Tensor:
         """Normalised log-Mel (B, M, L) to sound (B, N) through the vocoder."""
-        return self.vocoder(self.mel.denormalize(mel), num_samples)
+        sound: Tensor = self.vocoder(self.mel.denormalize(mel), num_samples)
+        return sound
 
     @torch.no_grad()
     def sample(

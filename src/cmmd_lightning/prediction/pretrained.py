@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from cmmd_lightning.checkpoints import packaged_checkpoint
-from cmmd_lightning.codecs.loading import refuse_foreign
+from cmmd_lightning.codecs.foreign import refuse_foreign
 from cmmd_lightning.prediction.requests import GenerationSpec, Weights
 
 

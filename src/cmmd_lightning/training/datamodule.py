@@ -25,7 +25,7 @@ from cmmd_lightning.data.sources.grid import grid_sources
 from cmmd_lightning.data.sources.segments import segment_sources
 from cmmd_lightning.data.sources.source import Source, folder_sources, of_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
-from cmmd_lightning.data.stream.frames import FrameDataset
+from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
 from cmmd_lightning.media import find_media, read_frames, read_sound
@@ -57,13 +57,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         short_segments: Of ``epic_sounds``: whether segments shorter than a clip are widened or dropped.
         max_segment_seconds: Of ``epic_sounds``: longer segments are cut to so many seconds; None keeps them whole.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
-        item: ``clip``: latents and log-Mel with wrong partners, for `CMMD`. ``frame``: pictures, for the frame VAE.
+        item: ``clip``: latents and log-Mel with wrong partners; ``frame``, ``sound``: for the frame VAE, the vocoder.
         clip: Lengths and rates; as the model's.
         codec: The frame codec; as the model's.
         negatives: Which wrong partners.
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
-        frames_per_item: Frames of one item where ``item`` is ``frame``.
+        frames_per_item: Frames of one item where ``item`` is ``frame``; where it is ``sound``, its length in frames.
         clips_per_source: Validation clips per file; None tiles each file.
         val_fraction: Share of files for validation, where nothing else states the splits.
         test_fraction: Likewise for testing.
@@ -78,7 +78,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self,
         root: str = "data",
         cache_dir: str | None = None,
-        item: Literal["clip", "frame"] = "clip",
+        item: Literal["clip", "frame", "sound"] = "clip",
         clip: ClipSpec = ClipSpec(),
         codec: CodecConfig = CodecConfig(),
         negatives: NegativeSpec = NegativeSpec(),
@@ -137,7 +137,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
                 short_segments=self.short_segments,
                 max_seconds=self.max_segment_seconds,
             )
-        val, test, seed = self.val_fraction, self.test_fraction, self.seed
+        val, test, seed, sound = self.val_fraction, self.test_fraction, self.seed, self.item == "sound"
         if self.source == "aist":
             return aist_sources(
                 self.root, cameras=self.cameras, annotations=self.annotations, val_fraction=val, seed=seed
@@ -146,7 +146,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
             return grid_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
         if self.segments is not None:
             return segment_sources(self.root, self.segments, val_fraction=val, test_fraction=test, seed=seed)
-        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
+        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed, sound_files=sound)
 
     def prepare(
         self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
@@ -213,7 +213,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """What training needs on disk; called by the trainer on one process."""
         if self.generation is not None:
             return
-        if self.item == "frame" or self._num_processes() > 1:
+        if self.item != "clip" or self._num_processes() > 1:
             self._render()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
@@ -297,7 +297,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
 
     def _dataset(self, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
         if cache is None:
-            return FrameDataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
+            dataset = SoundDataset if self.item == "sound" else FrameDataset
+            return dataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
         return ClipDataset(
             sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
         )

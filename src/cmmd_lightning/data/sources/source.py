@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+from cmmd_lightning.media import find_media, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,14 @@ class Source:
             raise ValueError(f"{self.path}: expected a class index from 0, got {self.class_index}")
 
 
-def folder_sources(root: str, *, val_fraction: float = 0.05, test_fraction: float = 0.0, seed: int = 0) -> list[Source]:
+def folder_sources(
+    root: str,
+    *,
+    val_fraction: float = 0.05,
+    test_fraction: float = 0.0,
+    seed: int = 0,
+    sound_files: bool = False,
+) -> list[Source]:
     """Every video file of a folder tree, as sources.
 
     Subfolders ``train``, ``val`` and ``test`` give the splits where at least one of them holds media. Otherwise each
@@ -73,6 +80,7 @@ def folder_sources(root: str, *, val_fraction: float = 0.05, test_fraction: floa
         val_fraction: Share of the files for validation, where there are no subfolders.
         test_fraction: Share of the files for testing, where there are no subfolders.
         seed: Seed of that split.
+        sound_files: Whether files of sound alone are sources too.
 
     Returns:
         Sources sorted by key, which is the path relative to ``root`` with forward slashes.
@@ -82,17 +90,18 @@ def folder_sources(root: str, *, val_fraction: float = 0.05, test_fraction: floa
     """
     _check_fractions(val_fraction, test_fraction)
     folder = media_folder(root)
-    by_split = {split: videos_below(folder / split) for split in SPLITS if (folder / split).is_dir()}
+    by_split = {split: videos_below(folder / split, sound_files) for split in SPLITS if (folder / split).is_dir()}
     if any(by_split.values()):
         split_of = {path: split for split, paths in by_split.items() for path in paths}
         how = "by subfolder"
     else:
-        names = {path: path.relative_to(folder).as_posix() for path in videos_below(folder)}
+        names = {path: path.relative_to(folder).as_posix() for path in videos_below(folder, sound_files)}
         splits = hashed_splits(names.values(), val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
         split_of = {path: splits[name] for path, name in names.items()}
         how = f"by hash of the relative path, seed {seed}, val {val_fraction:g}, test {test_fraction:g}"
     if not split_of:
-        raise ValueError(f"{root}: expected video files ({' '.join(sorted(VIDEO_SUFFIXES))}), got none")
+        kind = "media" if sound_files else "video"
+        raise ValueError(f"{root}: expected {kind} files (.mp4, .mkv, .mov, ...), got none")
     sources = [_source(path, folder, split) for path, split in split_of.items()]
     logger.info("%s: %s (split %s)", root, counts_by_split(sources), how)
     return sorted(sources, key=lambda source: source.key)
@@ -149,9 +158,9 @@ def media_folder(root: str) -> Path:
     return folder
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """The video files of a folder tree, sorted."""
-    return [path for path in find_media([folder]) if path.suffix.lower() in VIDEO_SUFFIXES]
+def videos_below(folder: Path, sound_files: bool = False) -> list[Path]:
+    """The video files of a folder tree, with those of sound alone if wanted, sorted."""
+    return [path for path in find_media([folder]) if sound_files or is_video(path)]
 
 
 def counts_by_split(sources: Iterable[Source]) -> str:
