@@ -96,5 +96,7 @@ def test_a_checkpoint_does_not_import_what_only_it_names(tmp_path):
         for load in (CMMD.from_pretrained, CMMD.load_from_checkpoint):
             with pytest.raises(ValueError, match=r"got evil_module\.., not imported unless you name it"):
                 load(path)
+        with pytest.raises(ValueError, match="not imported"), path.open("rb") as file:
+            CMMD.load_from_checkpoint(file)
     with pytest.raises(ValueError, match=r"got evil_module\.C"):
         build_frame_codec({"kind": "autoencoder_kl", "path": str(path)})

@@ -1,5 +1,6 @@
 """Prediction from files to files: what is written, what is said of it, and what goes wrong in one line each."""
 
+import copy
 import json
 import logging
 import os
@@ -127,7 +128,16 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert (first["media_seconds"], second["media_seconds"]) == (1.0, 2.4)
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
-    assert first["clipped_samples"] >= 0
+    assert first["clipped_samples"] == 0
+
+
+def test_short_names_of_tasks_and_a_bfloat16_model(model, media, tmp_path):
+    half = copy.deepcopy(model).bfloat16()
+    assert predict(half, spec_for("v2a", [media / "a.mp4"], tmp_path / "v")).failed == []
+    assert predict(half, spec_for("a2v", [media / "a.mp4"], tmp_path / "a")).failed == []
+    made = [manifest(tmp_path / folder)[0]["task"] for folder in "va"]
+    assert made == ["video_to_audio", "audio_to_video"]
+    assert probe(tmp_path / "a" / "a.mp4", verify=True).problems == ()
 
 
 def test_audio_to_video_makes_whole_frames_and_keeps_the_sound(model, media, tmp_path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -171,7 +171,7 @@ class CMMDCLI(LightningCLI):
 def run_lightning(args: list[str]) -> int:
     """Runs ``fit``, ``validate``, ``test`` or ``predict`` and gives the exit status."""
     for arg in args:
-        if arg.startswith("-") and Path(arg).is_file():
+        if arg.startswith("-") and os.path.isfile(arg):
             raise UsageError(f"{arg}: expected a flag, got a file whose name begins with a dash: write ./{arg}")
     return CMMDCLI(args).status
 

@@ -98,7 +98,7 @@ class FrameCodec(nn.Module, ABC):
 
     def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
         """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
-        first = max(0, start - self.context)
+        first, latents = max(0, start - self.context), latents.to(self.shift.dtype)
         per_clip = [self.reconstruct_clips(x[None, :, first : start + num_frames + self.context]) for x in latents]
         return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
 

@@ -125,7 +125,7 @@ class LatentDiffusion(Pretrained):
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] to normalised latents (B, C, T, h, w), the posterior's mean."""
-        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1).to(self._codec_dtype)
+        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1).to(self.codec.shift.dtype)
         chunk = frames_at_once(*frames.shape[-2:])
         means = [self.codec.encode(part)[0].float() for part in flat.split(chunk)]
         return self.codec.normalize(torch.cat(means).unflatten(0, (len(frames), -1)).transpose(1, 2))
@@ -133,12 +133,8 @@ class LatentDiffusion(Pretrained):
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) to frames (B, 3, T, H, W) in [-1, 1]."""
-        raw = self.codec.denormalize(latents).to(self._codec_dtype)
+        raw = self.codec.denormalize(latents)
         return self.codec.decode_clips(raw, frames_at_once(self.clip.height, self.clip.width)).float()
-
-    @property
-    def _codec_dtype(self) -> torch.dtype:
-        return self.codec.shift.dtype
 
     @torch.no_grad()
     def encode_sound(self, sound: Tensor) -> Tensor:

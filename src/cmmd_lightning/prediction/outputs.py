@@ -151,8 +151,8 @@ class Manifest:
         Raises:
             ValueError: If there is such a file.
         """
+        ours = {path for item in self.inputs for path in output_paths(item, self.settings["task"], self.folder)}
         for entry in [entry for path in [self.path, *self._parts()] for entry in _read(path)]:
-            ours = {path for item in self.inputs for path in output_paths(item, self.settings["task"], self.folder)}
             other = {key: entry.get(key) for key in self.settings if entry.get(key) != self.settings[key]}
             there = [path for path in entry.get("outputs") or () if path in ours and os.path.isfile(path)]
             if other and there:

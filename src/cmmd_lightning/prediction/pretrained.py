@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
 
 from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs.foreign import refuse_foreign
@@ -16,10 +18,10 @@ from cmmd_lightning.prediction.requests import GenerationSpec, Weights
 
 
 def raw_weights(checkpoint: Mapping[str, Any], path: object) -> dict[str, Any]:
-    """The weights of a training checkpoint as the optimizer left them, not averaged."""
+    """The weights of a training checkpoint that averaging has changed, as the optimizer left them."""
     if "current_model_state" not in checkpoint and "optimizer_states" not in checkpoint:
         raise ValueError(f"{path}: expected a training checkpoint, got one that holds averaged weights only")
-    return {**checkpoint["state_dict"], **checkpoint.get("current_model_state", {})}
+    return dict(checkpoint.get("current_model_state", {}))
 
 
 _COMPILED = "_orig_mod."
@@ -39,6 +41,13 @@ def _with_own_prefix(module: torch.nn.Module, state: dict[str, Any], prefix: str
         plain = key.replace(_COMPILED, "")
         if names.get(plain, plain) != key:
             state[names.get(plain, plain)] = state.pop(key)
+
+
+def _opened(path: Any) -> AbstractContextManager[Any]:
+    """A file that is given by path or address, or is open already."""
+    if isinstance(path, str | os.PathLike):
+        return cast("AbstractContextManager[Any]", get_filesystem(os.fspath(path)).open(os.fspath(path), "rb"))
+    return nullcontext(path)
 
 
 class Pretrained(pl.LightningModule):
@@ -68,9 +77,10 @@ class Pretrained(pl.LightningModule):
             ValueError: If it names another class.
         """
         kwargs = {"weights_only": True, **kwargs}
-        if isinstance(checkpoint_path, str | os.PathLike):
-            stored = torch.load(checkpoint_path, map_location="cpu", weights_only=True).get("hyper_parameters", {})
-            refuse_foreign({k: v for k, v in stored.items() if k not in kwargs}, trust, checkpoint_path)
+        with _opened(checkpoint_path) as file:
+            stored = torch.load(file, map_location="cpu", weights_only=True).get("hyper_parameters", {})
+            file.seek(0)
+        refuse_foreign({k: v for k, v in stored.items() if k not in kwargs}, trust, checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @classmethod
@@ -99,11 +109,11 @@ class Pretrained(pl.LightningModule):
         model = cls.load_from_checkpoint(path, **{"map_location": "cpu", **kwargs})
         if weights == "raw":
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            model.load_state_dict(raw_weights(checkpoint, path))
+            model.load_state_dict({**model.state_dict(), **raw_weights(checkpoint, path)})
         return model.eval()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights that `generation` asks for."""
         super().on_load_checkpoint(checkpoint)
         if self.generation is not None and self.generation.weights == "raw":
-            checkpoint["state_dict"] = raw_weights(checkpoint, "generate.weights raw")
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **raw_weights(checkpoint, "generate.weights raw")}

@@ -67,8 +67,8 @@ class GenerationSpec:
                 self.guidance_from in get_args(GuidanceFrom),
                 f"one of {', '.join(get_args(GuidanceFrom))}",
             ),
+            "weights": (self.weights in get_args(Weights), f"one of {', '.join(get_args(Weights))}"),
         }
-        checks["weights"] = self.weights in get_args(Weights), f"one of {', '.join(get_args(Weights))}"
         for name, (good, expected) in checks.items():
             if not good:
                 raise ValueError(f"generate.{name}: expected {expected}, got {getattr(self, name)!r}")

@@ -122,7 +122,7 @@ class PredictionWriter(Callback):
             for sample in result.samples:
                 write_sample(self.spec.output_dir, self.spec.task, item.source, sample, result.num_frames, module.clip)
                 done += 1
-        except Exception as caught:  # FFmpeg's errors are of no common kind: one bad file never ends the run
+        except (OSError, ValueError, RuntimeError) as caught:
             logger.debug("writing failed", exc_info=True)
             error = one_line(caught, item.source)
         if error is not None:
