@@ -129,6 +129,7 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
     assert first["clipped_samples"] == 0
+    assert first["condition_error"] == pytest.approx(0.86, abs=0.05)  # of a network with random weights
 
 
 def test_short_names_of_tasks_and_a_bfloat16_model(model, media, tmp_path):

@@ -147,6 +147,12 @@ class LatentDiffusion(Pretrained):
         sound: Tensor = self.vocoder(self.mel.denormalize(mel), num_samples)
         return sound
 
+    def denoise(self, video: Tensor, mel: Tensor, t_video: Tensor, t_mel: Tensor) -> Pair:
+        """Velocities of noisy latents (B, C, T, h, w) and log-Mel (B, M, L) at their times (B,), in float32."""
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        velocity = self.network(video.to(dtype), mel.to(dtype), t_video.to(dtype), t_mel.to(dtype))
+        return velocity[0].float(), velocity[1].float()
+
     @torch.no_grad()
     def sample(
         self,
@@ -201,14 +207,7 @@ class LatentDiffusion(Pretrained):
             return video, mel
 
         noise_video, noise_mel = noise("start")
-        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-
-        def network(*inputs: Tensor) -> Pair:
-            video, mel = self.network(*(value.to(dtype) for value in inputs))
-            return video.float(), mel.float()
-
-        denoiser: Denoiser = network
-
+        denoiser: Denoiser = self.denoise
         if num_frames > clip.num_frames:
             starts = window_starts(num_frames, clip.num_frames)
             last = mel_frames - clip.mel_frames  # by rounding not always where the last frame's window would start

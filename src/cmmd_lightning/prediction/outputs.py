@@ -50,6 +50,7 @@ class Generated:
         samples: What was made.
         seconds: Time it took, its share of its batch.
         error: Why nothing was made, in one line; None where all went well.
+        condition_error: How well the model knows what was given, see `condition_error`; None where nothing was.
     """
 
     input: PredictInput
@@ -57,6 +58,7 @@ class Generated:
     samples: list[Sample] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None
+    condition_error: float | None = None
 
 
 def write_sample(folder: str, task: Task, source: str | None, sample: Sample, num_frames: int, clip: ClipSpec) -> None:

@@ -136,6 +136,7 @@ class PredictionWriter(Callback):
             "media_seconds": round(result.num_frames / module.clip.fps, 6) if outputs else 0.0,
             "work_seconds": round(result.seconds + time.monotonic() - began, 3),
             "status": error or "ok",
+            "condition_error": result.condition_error,
             "clipped_samples": sum(int((s.sound.abs() > 1).sum()) for s in result.samples if s.sound is not None),
             "name": item.stem,
             "checkpoint": self.checkpoint,
