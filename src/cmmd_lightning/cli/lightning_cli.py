@@ -143,6 +143,7 @@ class CMMDCLI(LightningCLI):
         if not path or model.class_path.rpartition(".")[2] != "CMMD":
             return  # what is not there, the fit says
         taken = sizes_of(str(path), settings, flags_of(self.typed, "model"))
+        refuse_foreign(taken, foreign_classes(settings), path)
         made = {"model": {"class_path": model.class_path, "init_args": taken}}
         self.config = self.parser.parse_object({subcommand: made} if subcommand else made, self.config)
         logger.info("%s: it is gone on from with its own %s", name, ", ".join(taken))
