@@ -157,6 +157,22 @@ def test_fingerprint_is_the_same_on_every_machine():
     assert codec.fingerprint() == "79268afb88568b67e086dde1d6a3757c44169ea523d0732d6db4d1743f390c17"
 
 
+def test_a_folder_of_another_class_or_with_weights_missing_never_gets_random_ones(tmp_path):
+    from diffusers import AutoencoderTiny
+    from safetensors.torch import load_file, save_file
+
+    AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8)).save_pretrained(
+        tmp_path / "t"
+    )
+    with pytest.raises(ValueError, match="AutoencoderKL folder, or a hub name, got one of AutoencoderTiny"):
+        build_frame_codec({"kind": "autoencoder_kl", "path": str(tmp_path / "t")})
+    small_vae(unshuffle=1).vae.save_pretrained(tmp_path / "k")
+    (weights,) = (tmp_path / "k").glob("*.safetensors")
+    save_file({k: v for k, v in load_file(weights).items() if not k.startswith("decoder")}, weights)
+    with pytest.raises(ValueError, match=r"got weights with \d+ missing keys, such as decoder"):
+        build_frame_codec({"kind": "autoencoder_kl", "path": str(tmp_path / "k")})
+
+
 @pytest.mark.parametrize("inside", [".", "vae"])
 def test_diffusers_folder_loads(tmp_path, inside):
     codec = small_vae(unshuffle=1)
@@ -177,8 +193,9 @@ def test_hub_name_is_asked_for_and_its_pipeline_folder_too(monkeypatch):
         asked.append((name, subfolder))
         if subfolder is None:
             raise OSError("no config.json at the top")
-        return vae
+        return vae, {"missing_keys": []}
 
+    monkeypatch.setattr(AutoencoderKL, "load_config", lambda name, subfolder=None: {})
     monkeypatch.setattr(AutoencoderKL, "from_pretrained", from_pretrained)
     loaded = build_frame_codec({"kind": "autoencoder_kl", "path": "somebody/some-pipeline"})
     assert asked == [("somebody/some-pipeline", None), ("somebody/some-pipeline", "vae")]

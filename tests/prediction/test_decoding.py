@@ -23,7 +23,7 @@ def test_chunks_of_frames_are_those_of_the_whole_clip(codec, monkeypatch):
     model.codec.scale.fill_(0.3)
     latents = torch.randn(*model.latent_shape[:1], 30, *model.latent_shape[1:])
     whole = model.decode_latents(latents[None])[0].transpose(0, 1).add(1).mul(127.5)
-    monkeypatch.setattr(generation, "_DECODE_CHUNK", 7)
+    monkeypatch.setattr(generation, "frames_at_once", lambda height, width: 7)
     chunks = list(DecodedFrames(model, latents))
     assert [len(chunk) for chunk in chunks] == [7, 7, 7, 7, 2]
     assert (torch.cat(chunks).float() - whole).abs().max() <= 0.51  # rounding to 8 bits

@@ -1,5 +1,6 @@
 """Prediction from files to files: what is written, what is said of it, and what goes wrong in one line each."""
 
+import copy
 import json
 import logging
 import os
@@ -127,6 +128,17 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert (first["media_seconds"], second["media_seconds"]) == (1.0, 2.4)
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
+    assert first["clipped_samples"] == 0
+    assert first["condition_error"] == pytest.approx(0.86, abs=0.05)  # of a network with random weights
+
+
+def test_short_names_of_tasks_and_a_bfloat16_model(model, media, tmp_path):
+    half = copy.deepcopy(model).bfloat16()
+    assert predict(half, spec_for("v2a", [media / "a.mp4"], tmp_path / "v")).failed == []
+    assert predict(half, spec_for("a2v", [media / "a.mp4"], tmp_path / "a")).failed == []
+    made = [manifest(tmp_path / folder)[0]["task"] for folder in "va"]
+    assert made == ["video_to_audio", "audio_to_video"]
+    assert probe(tmp_path / "a" / "a.mp4", verify=True).problems == ()
 
 
 def test_audio_to_video_makes_whole_frames_and_keeps_the_sound(model, media, tmp_path):
@@ -483,12 +495,15 @@ def test_only_what_would_come_out_the_same_is_reused(model, media, tmp_path):
     predict(model, spec)
     assert changed(out, before) == ["b.wav"]
     before = times(out)
-    predict(model, spec_for("video_to_audio", sources, out, seed=1))
+    with pytest.raises(ValueError, match=r"a run with seed 0 \(now 1\)"):
+        predict(model, spec_for("video_to_audio", sources, out, seed=1))
+    assert changed(out, before) == []
+    predict(model, spec_for("video_to_audio", sources, out, seed=1, overwrite=True))
     assert changed(out, before) == ["a.wav", "b.wav"]
     before = times(out)
     with torch.no_grad():
         model.mel.mean.add_(0.01)  # another model
-        predict(model, spec_for("video_to_audio", sources, out, seed=1))
+        predict(model, spec_for("video_to_audio", sources, out, seed=1, overwrite=True))
         model.mel.mean.sub_(0.01)
     assert changed(out, before) == ["a.wav", "b.wav"]
     assert len(manifest(out)) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from inspect import signature
 from pathlib import Path
@@ -25,6 +26,7 @@ from cmmd_lightning.cli.resume_flags import (
     stored_hyperparameters,
 )
 from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.codecs.foreign import foreign_classes, refuse_foreign
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
@@ -114,6 +116,8 @@ class CMMDCLI(LightningCLI):
             raise UsageError(
                 f"{self.checkpoint}: expected a checkpoint of {', '.join(_MODELS)}, got one of {class_path}"
             )
+        given = config.model.get("init_args")
+        refuse_foreign(stored, foreign_classes(given.as_dict() if given else {}), self.checkpoint)
         arguments = signature(_MODELS[class_path]).parameters
         model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in arguments}}
         flags = flags_of(self.typed, "model")
@@ -139,6 +143,7 @@ class CMMDCLI(LightningCLI):
         if not path or model.class_path.rpartition(".")[2] != "CMMD":
             return  # what is not there, the fit says
         taken = sizes_of(str(path), settings, flags_of(self.typed, "model"))
+        refuse_foreign(taken, foreign_classes(settings), path)
         made = {"model": {"class_path": model.class_path, "init_args": taken}}
         self.config = self.parser.parse_object({subcommand: made} if subcommand else made, self.config)
         logger.info("%s: it is gone on from with its own %s", name, ", ".join(taken))
@@ -209,6 +214,9 @@ def _stop(*_: Any) -> None:
 
 def run_lightning(args: list[str]) -> int:
     """Runs ``fit``, ``validate``, ``test`` or ``predict`` and gives the exit status."""
+    for arg in args:
+        if arg.startswith("-") and os.path.isfile(arg):
+            raise UsageError(f"{arg}: expected a flag, got a file whose name begins with a dash: write ./{arg}")
     return CMMDCLI(args).status
 
 

@@ -1,8 +1,8 @@
 """Codecs: frames to latents and back, sound to log-Mel and back."""
 
+from cmmd_lightning.codecs.config import CodecConfig
 from cmmd_lightning.codecs.frames import (
     AutoencoderKLCodec,
-    CodecConfig,
     FrameCodec,
     PixelUnshuffleCodec,
     resolved,

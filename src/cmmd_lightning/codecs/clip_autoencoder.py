@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmmd_lightning.codecs.blocks import block_basis
-from cmmd_lightning.codecs.frames import CodecConfig, FrameCodec
+from cmmd_lightning.codecs.config import CodecConfig
+from cmmd_lightning.codecs.frames import FrameCodec
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,18 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cmmd_lightning.codecs.blocks import block_basis
+from cmmd_lightning.codecs.config import CodecConfig, plain
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-
-CodecKind = Literal["pixel_unshuffle", "autoencoder_kl", "clip_autoencoder"]
 
 NO_SPREAD = -30.0  # log-variance of a codec that has no posterior spread: a standard deviation of 3e-7
 
@@ -38,43 +36,6 @@ _ARCHITECTURE = (
     "use_post_quant_conv",
     "mid_block_add_attention",
 )
-
-
-@dataclass
-class CodecConfig:
-    """Which frame codec to use, in plain types (``asdict`` and back).
-
-    Args:
-        kind: ``pixel_unshuffle`` (no training, exact), ``autoencoder_kl`` (the Gaussian VAE), or ``clip_autoencoder``
-            (one whose decoder sees neighbouring frames).
-        path: For the two that are trained: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``); for ``autoencoder_kl``
-            also a diffusers folder, or a hub name. None builds the network from ``config``, with random weights until a
-            state dict is loaded.
-        unshuffle: Pixel-unshuffle factor: the codec's own for ``pixel_unshuffle``; in front of the network for
-            ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
-        config: Keyword arguments of ``diffusers.AutoencoderKL``, or of `ClipAutoencoderSpec`. The number of picture
-            channels follows from ``unshuffle``, and the block types from ``block_out_channels``.
-        shortcut: For ``autoencoder_kl`` trained here: see ``AutoencoderKLCodec``. A loaded network knows its own.
-
-    Raises:
-        ValueError: If ``kind`` is unknown or ``unshuffle`` is not positive.
-    """
-
-    kind: CodecKind = "pixel_unshuffle"
-    path: str | None = None
-    unshuffle: int = 4
-    config: dict[str, Any] | None = None
-    shortcut: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(CodecKind):
-            raise ValueError(f"CodecConfig.kind must be one of {get_args(CodecKind)}, got {self.kind!r}")
-        if self.unshuffle < 1:
-            raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain-dict form, as stored in checkpoints."""
-        return plain(asdict(self))
 
 
 class FrameCodec(nn.Module, ABC):
@@ -137,7 +98,7 @@ class FrameCodec(nn.Module, ABC):
 
     def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
         """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
-        first = max(0, start - self.context)
+        first, latents = max(0, start - self.context), latents.to(self.shift.dtype)
         per_clip = [self.reconstruct_clips(x[None, :, first : start + num_frames + self.context]) for x in latents]
         return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
 
@@ -281,15 +242,6 @@ def sample_posterior(mean: Tensor, logvar: Tensor, generator: torch.Generator | 
     device = mean.device if generator is None else generator.device
     noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype)
     return mean + torch.exp(0.5 * logvar) * noise.to(mean.device)
-
-
-def plain(value: Any) -> Any:
-    """``value`` with every mapping as dict and every tuple as list, all the way down, as JSON would have it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def resolved(codec: FrameCodec) -> CodecConfig:

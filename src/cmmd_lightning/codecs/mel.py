@@ -124,7 +124,7 @@ class LogMel(nn.Module):
         magnitude = torchaudio.functional.spectrogram(
             span,
             pad=0,
-            window=self.window,
+            window=self.window.float(),
             n_fft=self.n_fft,
             hop_length=self.hop_length,
             win_length=self.n_fft,
@@ -132,7 +132,7 @@ class LogMel(nn.Module):
             normalized=False,
             center=False,
         )
-        mel = (magnitude.transpose(1, 2) @ self.bank).transpose(1, 2)
+        mel = (magnitude.transpose(1, 2) @ self.bank.float()).transpose(1, 2)
         return mel.clamp(min=self.floor).log()
 
     def normalize(self, log_mel: Tensor) -> Tensor:

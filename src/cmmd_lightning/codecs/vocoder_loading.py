@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from cmmd_lightning.codecs.foreign import class_path_of, import_class
 from cmmd_lightning.codecs.mel import LogMel
-from cmmd_lightning.codecs.vocoders import GriffinLimVocoder, Vocoder
+from cmmd_lightning.codecs.vocoders import GriffinLimVocoder
 from cmmd_lightning.codecs.vocos import Vocos
 
 # The magnitude that vocos was taught to take for silence.
@@ -24,12 +26,16 @@ _VOCOS_PARTS = {
 }
 
 
-def build_vocoder(vocoder: str | Mapping[str, Any], mel: LogMel) -> Vocoder:
+def build_vocoder(vocoder: str | Mapping[str, Any], mel: LogMel) -> nn.Module:
     """The vocoder that ``vocoder`` names, for ``mel``, frozen.
+
+    One of your own is a module that is built as ``Class(mel, **init_args)`` and called as a `Vocoder` is. It reads its
+    settings off the `LogMel`, refuses those that it was not made for, and finds its weights itself.
 
     Args:
         vocoder: ``griffin_lim``; the path of a checkpoint of `VocoderModule`; ``vocos:PATH`` with a folder or a hub
-            name of a published vocos; or the settings of a `Vocos` whose weights are still to be loaded.
+            name of a published vocos; ``theirs.module.Vocoder``, or ``{"class_path": ..., "init_args": ...}``; or the
+            settings of a `Vocos` whose weights are still to be loaded.
         mel: The Mel to invert.
 
     Returns:
@@ -42,6 +48,10 @@ def build_vocoder(vocoder: str | Mapping[str, Any], mel: LogMel) -> Vocoder:
         >>> type(build_vocoder("griffin_lim", LogMel())).__name__
         'GriffinLimVocoder'
     """
+    class_path = class_path_of(vocoder)
+    if class_path is not None:
+        arguments = vocoder.get("init_args") if isinstance(vocoder, Mapping) else None
+        return _frozen(import_class(class_path, nn.Module, "vocoder")(mel, **(arguments or {})))
     if isinstance(vocoder, Mapping):
         return _frozen(Vocos(**vocoder))
     if vocoder == "griffin_lim":
@@ -51,11 +61,12 @@ def build_vocoder(vocoder: str | Mapping[str, Any], mel: LogMel) -> Vocoder:
     if vocoder.endswith(".ckpt"):
         return _frozen(_load_checkpoint(vocoder, mel))
     raise ValueError(
-        f"vocoder: expected 'griffin_lim', the path of a vocoder's .ckpt or 'vocos:PATH_OR_HUB_NAME', got {vocoder!r}"
+        f"vocoder: expected 'griffin_lim', the path of a vocoder's .ckpt, 'vocos:PATH_OR_HUB_NAME' or a class path, "
+        f"got {vocoder!r}"
     )
 
 
-def _frozen(vocoder: Vocoder) -> Vocoder:
+def _frozen(vocoder: nn.Module) -> nn.Module:
     return vocoder.eval().requires_grad_(False)
 
 

@@ -106,10 +106,10 @@ class GriffinLimVocoder(Vocoder):
         # torch.stft wants a frame at the very end too, and more samples than half a window.
         frames = max(log_mel.shape[2], self.n_fft // 2 // self.hop_length + 1)
         with torch.autocast(log_mel.device.type, enabled=False):
-            spectrum = (self.inverse_bank @ magnitude(log_mel, self.floor)).clamp(min=0.0)
+            spectrum = (self.inverse_bank.float() @ magnitude(log_mel, self.floor)).clamp(min=0.0)
             sound = torchaudio.functional.griffinlim(
                 extend(spectrum, frames + 1),
-                self.window,
+                self.window.float(),
                 n_fft=self.n_fft,
                 hop_length=self.hop_length,
                 win_length=self.n_fft,

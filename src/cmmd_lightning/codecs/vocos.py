@@ -92,7 +92,7 @@ class VocosHead(nn.Module):
         magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
         magnitude = magnitude.exp().clamp(max=_LARGEST_MAGNITUDE) * audible[:, None]
         spectrum = torch.polar(magnitude, phase)
-        return torch.istft(spectrum, self.n_fft, self.hop_length, window=self.window, center=True)
+        return torch.istft(spectrum, self.n_fft, self.hop_length, window=self.window.float(), center=True)
 
 
 class Vocos(Vocoder):
@@ -148,4 +148,5 @@ class Vocos(Vocoder):
         log_mel = extend(log_mel, log_mel.shape[2] + 1)
         audible = (log_mel > math.log(self.floor) + _SILENCE).any(dim=1)
         features = magnitude(log_mel, self.floor).clamp(min=self.feature_floor).log()
+        features = features.to(self.head.out.weight.dtype)
         return self.head(self.backbone(features), audible)[:, :num_samples]

@@ -28,7 +28,7 @@ def example_seed(seed: int, position: int, index: int, purpose: str) -> int:
         >>> example_seed(0, 7, 3, "clip") == example_seed(0, 7, 3, "noise")
         False
     """
-    text = f"{seed}/{position}/{index}/{purpose}".encode()
+    text = f"{seed}/{position}/{index}/{purpose}".encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 

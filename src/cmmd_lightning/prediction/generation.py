@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from cmmd_lightning.diffusion.sampling import window_starts
+from cmmd_lightning.prediction.condition_error import condition_error
 from cmmd_lightning.prediction.inputs import InputBatch, Loaded, one_line
-from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
+from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion, frames_at_once
 from cmmd_lightning.prediction.outputs import Generated, Sample
 from cmmd_lightning.prediction.requests import GenerationSpec
 
 logger = logging.getLogger(__name__)
 
-_DECODE_CHUNK = 64  # frames decoded at once
 _PIECE_SECONDS = 60.0  # longest sound that goes through the vocoder at once
 _FADE_SECONDS = 0.1
 
@@ -42,9 +42,10 @@ class DecodedFrames:
 
     def __iter__(self) -> Iterator[Tensor]:
         raw = self.model.codec.denormalize(self.latents[None])
-        for start in range(0, len(self), _DECODE_CHUNK):
+        chunk = frames_at_once(self.model.clip.height, self.model.clip.width)
+        for start in range(0, len(self), chunk):
             with torch.no_grad():
-                frames = self.model.codec.decode_part(raw, start, _DECODE_CHUNK)[0].float()
+                frames = self.model.codec.decode_part(raw, start, chunk)[0].float()
             if not torch.isfinite(frames).all():
                 raise ValueError("expected finite frames from the model, got NaN or infinity")
             yield frames.transpose(0, 1).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
@@ -103,34 +104,72 @@ def _attempt(
     """Results of a group of equally long inputs, or the reason why there are none."""
     began = time.monotonic()
     try:
-        samples = iter(_samples(model, group, examples, spec, batch))
+        video, mel = _conditions(model, group, spec, batch)
+        errors = _condition_errors(model, group, video, mel)
+        samples = iter(_samples(model, group, (video, mel), examples, spec, batch))
     except (OSError, ValueError, RuntimeError) as error:
         logger.debug("generation failed", exc_info=True)
         for loaded in group:
             yield Generated(loaded.input, error=one_line(error, loaded.input.source))
         return
     seconds = reading + (time.monotonic() - began) / len(group)
-    for loaded in group:
+    for loaded, known in zip(group, errors, strict=True):
         made = [next(samples) for _ in loaded.input.names]
-        yield Generated(loaded.input, loaded.num_frames, made, seconds)
+        yield Generated(loaded.input, loaded.num_frames, made, seconds, condition_error=known)
+
+
+_Conditions = tuple[Tensor | None, Tensor | None]
+
+
+def _what(group: list[Loaded]) -> str:
+    return group[0].input.stem if len(group) == 1 else f"{len(group)} inputs"
+
+
+def _conditions(model: LatentDiffusion, group: list[Loaded], spec: GenerationSpec, batch: InputBatch) -> _Conditions:
+    """Normalised latents (B, C, T, h, w) or log-Mel (B, M, L) of what is given, one example per input."""
+    batch.on_progress(f"{_what(group)}, encoding")
+    if spec.task == "video_to_audio":
+        return torch.cat([_encoded_frames(model, loaded) for loaded in group]), None
+    if spec.task == "audio_to_video":
+        return None, torch.cat([model.encode_sound(loaded.sound[None]) for loaded in group if loaded.sound is not None])
+    return None, None
+
+
+def _condition_errors(
+    model: LatentDiffusion, group: list[Loaded], video: Tensor | None, mel: Tensor | None
+) -> list[float | None]:
+    """How well the model knows each condition, with a warning of those that are unlike what it was trained on."""
+    if video is None and mel is None:
+        return [None] * len(group)
+    errors: list[float | None] = []
+    for i, loaded in enumerate(group):
+        one_video, one_mel = (None if part is None else part[i : i + 1] for part in (video, mel))
+        error = condition_error(model, one_video, one_mel, loaded.input.stem)
+        errors.append(round(error, 4))
+        if error > 1:
+            logger.warning(
+                "%s: unlike the clips that the model was trained on (condition error %.2f, theirs is below 1): "
+                "expect noise, or train on clips like it",
+                loaded.input.source,
+                error,
+            )
+    return errors
 
 
 def _samples(
-    model: LatentDiffusion, group: list[Loaded], examples: int, spec: GenerationSpec, batch: InputBatch
+    model: LatentDiffusion,
+    group: list[Loaded],
+    conditions: _Conditions,
+    examples: int,
+    spec: GenerationSpec,
+    batch: InputBatch,
 ) -> list[Sample]:
     """The samples of a group, input by input."""
     inputs = [loaded.input for loaded in group]
     names = [name for item in inputs for name in item.names]
     stems = [stem for item in inputs for stem in item.stems]
-    video = mel = None
     copies = len(inputs[0].names)
-    what = inputs[0].stem if len(inputs) == 1 else f"{len(inputs)} inputs"
-    batch.on_progress(f"{what}, encoding")
-    if spec.task == "video_to_audio":
-        video = torch.cat([_encoded_frames(model, loaded) for loaded in group]).repeat_interleave(copies, 0)
-    elif spec.task == "audio_to_video":
-        sounds = [model.encode_sound(loaded.sound[None]) for loaded in group if loaded.sound is not None]
-        mel = torch.cat(sounds).repeat_interleave(copies, 0)
+    video, mel = (None if part is None else part.repeat_interleave(copies, 0) for part in conditions)
     made: list[Sample] = []
     for i in range(0, len(names), examples):
         part = slice(i, i + examples)
@@ -145,7 +184,7 @@ def _samples(
             guidance_from=spec.guidance_from,
             ddim_eta=spec.ddim_eta,
             seed=spec.seed,
-            on_step=lambda step: batch.on_progress(f"{what}, step {step + 1}/{spec.num_inference_steps}"),
+            on_step=lambda step: batch.on_progress(f"{_what(group)}, step {step + 1}/{spec.num_inference_steps}"),
         )
         made += _decoded(model, spec, stems[part], out_video, out_mel, group[0].num_frames)
     return made
@@ -187,7 +226,7 @@ def decode_long_sound(
     Returns:
         (B, N), float32, on the CPU.
     """
-    clip, total, context = model.clip, mel.shape[2], model.vocoder.context
+    clip, total, context = model.clip, mel.shape[2], getattr(model.vocoder, "context", 0)
     hop = clip.hop_length
     piece, margin = (max(1, math.ceil(s * clip.sample_rate / hop)) for s in (piece_seconds, _FADE_SECONDS))
     fade = (torch.arange(2 * margin * hop) + 0.5) / (2 * margin * hop)

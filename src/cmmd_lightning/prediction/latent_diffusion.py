@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.randomness import example_generator
@@ -27,13 +24,18 @@ from cmmd_lightning.diffusion.sampling import (
 )
 from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
-from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.arrays import as_frames, as_sound
+from cmmd_lightning.prediction.pretrained import Pretrained
 
 _VOCODER = "vocoder."  # of names of weights
-_ENCODE_CHUNK = 128  # frames through the codec at once
 
 
-class LatentDiffusion(pl.LightningModule):
+def frames_at_once(height: int, width: int) -> int:
+    """Frames that go through the codec together: 64 of 128 x 128, fewer of larger ones, so that memory is bounded."""
+    return max(1, 64 * 128 * 128 // (height * width))
+
+
+class LatentDiffusion(Pretrained):
     """What generates: a frame codec, a log-Mel with its vocoder, the joint network, and DDIM. `CMMD` trains it.
 
     Args:
@@ -41,8 +43,8 @@ class LatentDiffusion(pl.LightningModule):
         network: Size of the joint network.
         codec: The frame codec.
         schedule_shift: See `NoiseSchedule`; one number, or one each for ``video`` and ``audio``.
-        vocoder: As for `build_vocoder`. Where a file or a name was given, its weights are taken, whatever a checkpoint
-            that is loaded has.
+        vocoder: See `build_vocoder`. Where a file, a name or a class was given, its weights are taken, whatever a
+            checkpoint that is loaded has. Any module may be assigned: ``model.vocoder = theirs``.
         video_noise: See `TimeNoise`.
     """
 
@@ -52,7 +54,7 @@ class LatentDiffusion(pl.LightningModule):
         network: NetworkSpec,
         codec: CodecConfig,
         schedule_shift: float | Mapping[str, float],
-        vocoder: str | dict[str, Any],
+        vocoder: str | Mapping[str, Any],
         video_noise: TimeNoise | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -60,18 +62,18 @@ class LatentDiffusion(pl.LightningModule):
         self.schedules = Schedules.from_shift(schedule_shift)
         self.video_noise = TimeNoise.of(video_noise)
         self.codec = build_frame_codec(codec)
-        config = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
+        config = CodecConfig.of(codec)
         # else its weights are still to come, from a checkpoint
         self._codec_is_known = config.kind == "pixel_unshuffle" or config.path is not None
         self.mel = LogMel(*self.clip.mel_settings)
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, NetworkSpec.of(network))
-        self.generation: GenerationSpec | None = None
         self.vocoder = build_vocoder(vocoder, self.mel)
-        self._vocoder_is_known = not isinstance(vocoder, Mapping)
+        # else its weights are still to come, from a checkpoint
+        self._vocoder_is_known = not isinstance(vocoder, Mapping) or "class_path" in vocoder
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the weights of a vocoder that was given by name."""
+        """Keep the weights of a vocoder that was given by name."""
         super().on_load_checkpoint(checkpoint)
         for state in ("state_dict", "current_model_state"):
             if self._vocoder_is_known and state in checkpoint:
@@ -80,30 +82,6 @@ class LatentDiffusion(pl.LightningModule):
     def _with_own_vocoder(self, state: Mapping[str, Any]) -> dict[str, Any]:
         own = {f"{_VOCODER}{name}": value for name, value in self.vocoder.state_dict().items()}
         return {**{name: value for name, value in state.items() if not name.startswith(_VOCODER)}, **own}
-
-    @classmethod
-    def from_pretrained(cls, name: str, **kwargs: Any) -> Self:
-        """The model of a checkpoint, in eval mode.
-
-        Args:
-            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, or a hub repository ``owner/name`` that holds
-                ``cmmd.ckpt``.
-            kwargs: Passed to ``load_from_checkpoint``.
-
-        Raises:
-            FileNotFoundError: If neither is there.
-        """
-        path = Path(name).expanduser()
-        if not path.is_file():
-            path = packaged_checkpoint(name) or path
-        if not path.is_file():
-            if path.suffix == ".ckpt" or name.count("/") != 1:
-                raise FileNotFoundError(f"{name}: expected a checkpoint or a hub name, found no such file")
-            from huggingface_hub import hf_hub_download
-
-            path = Path(hf_hub_download(name, "cmmd.ckpt"))
-        model = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **kwargs)
-        return model.eval()
 
     def take_over(self, name: str) -> Self:
         """Takes over the weights and statistics of a checkpoint: its network, codec and Mel, not its vocoder.
@@ -119,7 +97,7 @@ class LatentDiffusion(pl.LightningModule):
             ValueError: If it is no checkpoint of such a model, or one of another clip, network, codec or schedule.
         """
         try:
-            pretrained = self.from_pretrained(name)
+            pretrained = self.from_pretrained(name, trust=[self.codec.config.kind], vocoder="griffin_lim")
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -147,14 +125,16 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] to normalised latents (B, C, T, h, w), the posterior's mean."""
-        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1)
-        means = [self.codec.encode(part)[0] for part in flat.split(_ENCODE_CHUNK)]
+        flat = frames.to(self.device).transpose(1, 2).flatten(0, 1).to(self.codec.shift.dtype)
+        chunk = frames_at_once(*frames.shape[-2:])
+        means = [self.codec.encode(part)[0].float() for part in flat.split(chunk)]
         return self.codec.normalize(torch.cat(means).unflatten(0, (len(frames), -1)).transpose(1, 2))
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Normalised latents (B, C, T, h, w) to frames (B, 3, T, H, W) in [-1, 1]."""
-        return self.codec.decode_clips(self.codec.denormalize(latents))
+        raw = self.codec.denormalize(latents)
+        return self.codec.decode_clips(raw, frames_at_once(self.clip.height, self.clip.width)).float()
 
     @torch.no_grad()
     def encode_sound(self, sound: Tensor) -> Tensor:
@@ -166,6 +146,12 @@ class LatentDiffusion(pl.LightningModule):
         """Normalised log-Mel (B, M, L) to sound (B, N) through the vocoder."""
         sound: Tensor = self.vocoder(self.mel.denormalize(mel), num_samples)
         return sound
+
+    def denoise(self, video: Tensor, mel: Tensor, t_video: Tensor, t_mel: Tensor) -> Pair:
+        """Velocities of noisy latents (B, C, T, h, w) and log-Mel (B, M, L) at their times (B,), in float32."""
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        velocity = self.network(video.to(dtype), mel.to(dtype), t_video.to(dtype), t_mel.to(dtype))
+        return velocity[0].float(), velocity[1].float()
 
     @torch.no_grad()
     def sample(
@@ -221,7 +207,7 @@ class LatentDiffusion(pl.LightningModule):
             return video, mel
 
         noise_video, noise_mel = noise("start")
-        denoiser: Denoiser = self.network
+        denoiser: Denoiser = self.denoise
         if num_frames > clip.num_frames:
             starts = window_starts(num_frames, clip.num_frames)
             last = mel_frames - clip.mel_frames  # by rounding not always where the last frame's window would start
@@ -251,6 +237,7 @@ class LatentDiffusion(pl.LightningModule):
         Returns:
             (B, N) in [-1, 1], exactly as long as the frames.
         """
+        frames = as_frames(frames, self.clip.height, self.clip.width)
         names = names or [str(i) for i in range(len(frames))]
         count = frames.shape[2]
         _, mel = self.sample("video_to_audio", self.encode_frames(frames), None, count, names=names, **settings)
@@ -267,6 +254,7 @@ class LatentDiffusion(pl.LightningModule):
         Returns:
             (B, 3, T, H, W) in [-1, 1]; T whole frames, the sound's rest is left uncovered.
         """
+        sound = as_sound(sound)
         names = names or [str(i) for i in range(len(sound))]
         count = self.clip.frames_in(sound.shape[1] / self.clip.sample_rate)
         mel = self.encode_sound(sound[:, : self.clip.samples_of(count)])

@@ -50,6 +50,7 @@ class Generated:
         samples: What was made.
         seconds: Time it took, its share of its batch.
         error: Why nothing was made, in one line; None where all went well.
+        condition_error: How well the model knows what was given, see `condition_error`; None where nothing was.
     """
 
     input: PredictInput
@@ -57,6 +58,7 @@ class Generated:
     samples: list[Sample] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None
+    condition_error: float | None = None
 
 
 def write_sample(folder: str, task: Task, source: str | None, sample: Sample, num_frames: int, clip: ClipSpec) -> None:
@@ -144,6 +146,23 @@ class Manifest:
     def failed(self) -> list[str]:
         """The status of each input that failed, in one line each."""
         return [entry["status"] for entry in self._in_order() if entry["status"] != "ok"]
+
+    def refuse_other_run(self) -> None:
+        """Refuse to replace what a run with other settings made.
+
+        Raises:
+            ValueError: If there is such a file.
+        """
+        ours = {path for item in self.inputs for path in output_paths(item, self.settings["task"], self.folder)}
+        for entry in [entry for path in [self.path, *self._parts()] for entry in _read(path)]:
+            other = {key: entry.get(key) for key in self.settings if entry.get(key) != self.settings[key]}
+            there = [path for path in entry.get("outputs") or () if path in ours and os.path.isfile(path)]
+            if other and there:
+                key, was = next(iter(other.items()))
+                raise ValueError(
+                    f"{there[0]}: expected a new file, got one of a run with {key} {was} (now {self.settings[key]}); "
+                    "give another generate.output_dir, or --generate.overwrite true"
+                )
 
     def begin(self) -> None:
         """Takes over the manifest of an earlier run, with the parts that it left when it was interrupted."""

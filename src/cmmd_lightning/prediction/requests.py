@@ -6,10 +6,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.media import MediaError, find_media, is_video
+
+Weights = Literal["averaged", "raw"]
+if TYPE_CHECKING:
+    TaskName = Task  # what it is once it is made
+else:
+    TaskName = Literal[Task, "v2a", "a2v"]
+_SHORT = {"v2a": "video_to_audio", "a2v": "audio_to_video"}
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class GenerationSpec:
     """What to generate, from what, and where to.
 
     Args:
-        task: ``video_to_audio``, ``audio_to_video`` or ``joint``.
+        task: ``video_to_audio`` (``v2a``), ``audio_to_video`` (``a2v``) or ``joint``.
         inputs: Media files, or folders of them; none for ``joint``.
         output_dir: Folder to write to; made where it is missing.
         num_inference_steps: Denoiser evaluations.
@@ -27,12 +34,14 @@ class GenerationSpec:
         num_samples: Samples per input; for ``joint``, samples in all.
         guidance_from: What guidance leads away from: the other modality ``dropped`` (classifier-free), or ``shifted``
             by half of its length.
+        weights: The ``averaged`` ones, or the ``raw`` ones that a training checkpoint holds beside them.
+        overwrite: Whether files of another run, made with other settings, are replaced.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    task: Task = "video_to_audio"
+    task: TaskName = "video_to_audio"
     inputs: tuple[str, ...] = ()
     output_dir: str = "predictions"
     num_inference_steps: int = 50
@@ -41,10 +50,13 @@ class GenerationSpec:
     seed: int = 0
     num_samples: int = 1
     guidance_from: GuidanceFrom = "dropped"
+    weights: Weights = "averaged"
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         inputs = [self.inputs] if isinstance(self.inputs, (str, os.PathLike)) else self.inputs
         object.__setattr__(self, "inputs", tuple(os.fspath(path) for path in inputs))
+        object.__setattr__(self, "task", _SHORT.get(self.task, self.task))
         object.__setattr__(self, "output_dir", os.fspath(self.output_dir))
         checks = {
             "task": (self.task in get_args(Task), f"one of {', '.join(get_args(Task))}"),
@@ -55,6 +67,7 @@ class GenerationSpec:
                 self.guidance_from in get_args(GuidanceFrom),
                 f"one of {', '.join(get_args(GuidanceFrom))}",
             ),
+            "weights": (self.weights in get_args(Weights), f"one of {', '.join(get_args(Weights))}"),
         }
         for name, (good, expected) in checks.items():
             if not good:

@@ -61,6 +61,9 @@ class PredictionWriter(Callback):
         }
         part = None if trainer.world_size == 1 else trainer.global_rank
         self.manifest = Manifest(spec.output_dir, self.inputs, settings, part)
+        if not spec.overwrite:
+            self.manifest.refuse_other_run()
+            barrier("PredictionWriter.checked")
         if trainer.is_global_zero:
             self.manifest.begin()
         barrier("PredictionWriter.start")
@@ -133,6 +136,8 @@ class PredictionWriter(Callback):
             "media_seconds": round(result.num_frames / module.clip.fps, 6) if outputs else 0.0,
             "work_seconds": round(result.seconds + time.monotonic() - began, 3),
             "status": error or "ok",
+            "condition_error": result.condition_error,
+            "clipped_samples": sum(int((s.sound.abs() > 1).sum()) for s in result.samples if s.sound is not None),
             "name": item.stem,
             "checkpoint": self.checkpoint,
             **state,

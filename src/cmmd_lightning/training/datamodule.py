@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +109,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
-        self.codec = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
+        self.codec = CodecConfig.of(codec)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
         self.val_fraction, self.test_fraction = val_fraction, test_fraction

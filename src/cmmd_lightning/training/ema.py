@@ -123,7 +123,11 @@ class EMA(WeightAveraging):
         raw, averaged = checkpoint["current_model_state"], checkpoint["state_dict"]
         if self._swapped:
             raw, averaged = averaged, raw
-        trained = {name for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
+        trained = {
+            name.replace("_orig_mod.", "")
+            for name, parameter in pl_module.named_parameters()
+            if parameter.requires_grad
+        }
         checkpoint["state_dict"] = averaged
         checkpoint["current_model_state"] = {name: value for name, value in raw.items() if name in trained}
 

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from cmmd_lightning.codecs import CodecConfig, Vocos, resolved
+from cmmd_lightning.codecs.config import plain
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.diffusion.draws import Draws
 from cmmd_lightning.diffusion.noise import TimeNoise
@@ -58,8 +59,8 @@ class CMMD(LatentDiffusion, ExactResume):
         decay: ``constant`` after the warm-up; down to zero at the trainer's last step as a ``cosine``, or by ``wsd``
             along a line over the last ``decay_share`` of the steps. See `rate_factor`.
         decay_share: Of ``wsd``.
-        vocoder: ``griffin_lim``, the ``.ckpt`` of a `VocoderModule`, or ``vocos:NAME`` with a hub name or path; read
-            once, its weights then live in the checkpoint.
+        vocoder: ``griffin_lim``, the ``.ckpt`` of a `VocoderModule`, ``vocos:NAME`` with a hub name or path, or a class
+            of your own; see `build_vocoder`. Read once, its weights then live in the checkpoint.
         seed: Seed of everything random in training.
         pretrained: Checkpoint of a CMMD of the same clip, network and codec, as for `from_pretrained`: every fit starts
             from its averaged weights and its statistics, not from those of the data, and with the objective's bound
@@ -115,7 +116,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "warmup_steps": warmup_steps,
                 "decay": decay,
                 "decay_share": decay_share,
-                "vocoder": self.vocoder.init_args if isinstance(self.vocoder, Vocos) else vocoder,
+                "vocoder": self.vocoder.init_args if isinstance(self.vocoder, Vocos) else plain(vocoder),
                 "seed": seed,
                 "pretrained": None if pretrained is None else str(pretrained),
                 "video_noise": self.video_noise.to_dict(),
