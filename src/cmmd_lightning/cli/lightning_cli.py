@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from inspect import signature
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,6 +21,7 @@ from cmmd_lightning.cli.resume_flags import (
 )
 from cmmd_lightning.cli.usage import UsageError
 from cmmd_lightning.evaluation.generated import EvaluationSpec
+from cmmd_lightning.prediction.onnx_runtime import OnnxRuntime
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
@@ -72,6 +74,12 @@ class CMMDCLI(LightningCLI):
         if subcommand == "predict":
             parser.add_class_arguments(GenerationSpec, "generate", skip={"inputs"})
             parser.add_argument("--generate.inputs", nargs="+", type=str, default=[], help="media files or folders")
+            parser.add_argument(
+                "--runtime", type=Literal["torch", "onnx"], default="torch", help="what runs the networks"
+            )
+            parser.add_argument(
+                "--onnx_dir", type=str | None, default=None, help="of cmmd export, for the runtime onnx"
+            )
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -146,6 +154,9 @@ class CMMDCLI(LightningCLI):
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
+        config = self.config_init.predict
+        if config.runtime == "onnx":
+            self.trainer.callbacks.append(OnnxRuntime(config.onnx_dir or Path(config.ckpt_path).with_name("onnx")))  # type: ignore[attr-defined]
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""

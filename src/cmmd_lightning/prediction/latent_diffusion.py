@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.randomness import example_generator
@@ -28,6 +27,7 @@ from cmmd_lightning.diffusion.sampling import (
 from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.sharing import checkpoint_file, push_to_hub, save_pretrained
 
 _VOCODER = "vocoder."  # of names of weights
 _ENCODE_CHUNK = 128  # frames through the codec at once
@@ -86,24 +86,24 @@ class LatentDiffusion(pl.LightningModule):
         """The model of a checkpoint, in eval mode.
 
         Args:
-            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, or a hub repository ``owner/name`` that holds
-                ``cmmd.ckpt``.
+            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, a folder of `save_pretrained`, or a hub
+                repository ``owner/name`` (or ``owner/name@revision``) of `push_to_hub`.
             kwargs: Passed to ``load_from_checkpoint``.
 
         Raises:
-            FileNotFoundError: If neither is there.
+            FileNotFoundError: If none of them is there.
         """
-        path = Path(name).expanduser()
-        if not path.is_file():
-            path = packaged_checkpoint(name) or path
-        if not path.is_file():
-            if path.suffix == ".ckpt" or name.count("/") != 1:
-                raise FileNotFoundError(f"{name}: expected a checkpoint or a hub name, found no such file")
-            from huggingface_hub import hf_hub_download
-
-            path = Path(hf_hub_download(name, "cmmd.ckpt"))
-        model = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **kwargs)
+        with checkpoint_file(name) as path:
+            model = cls.load_from_checkpoint(path, map_location="cpu", weights_only=True, **kwargs)
         return model.eval()
+
+    def save_pretrained(self, folder: str, **card: Any) -> Path:
+        """Write the model to a folder that `from_pretrained` reads; see `sharing.save_pretrained`."""
+        return save_pretrained(self, folder, **card)
+
+    def push_to_hub(self, repo: str, **card: Any) -> str:
+        """Upload the model to the hub; see `sharing.push_to_hub`."""
+        return push_to_hub(self, repo, **card)
 
     def take_over(self, name: str) -> Self:
         """Takes over the weights and statistics of a checkpoint: its network, codec and Mel, not its vocoder.

@@ -160,7 +160,13 @@ def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], outputs: S
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(), inputs, dynamo=True, dynamic_shapes=shapes, output_names=list(outputs), verbose=False
+                module.eval(),
+                inputs,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                output_names=list(outputs),
+                optimize=False,
+                verbose=False,
             )
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
