@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from inspect import signature
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
@@ -154,9 +153,10 @@ class CMMDCLI(LightningCLI):
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
-        config = self.config_init.predict
-        if config.runtime == "onnx":
-            self.trainer.callbacks.append(OnnxRuntime(config.onnx_dir or Path(config.ckpt_path).with_name("onnx")))  # type: ignore[attr-defined]
+        if self.config_init.predict.runtime == "onnx":
+            if self.config_init.predict.onnx_dir is None:
+                raise UsageError("predict: expected --onnx_dir with the folder that cmmd export wrote, got none")
+            self.trainer.callbacks.append(OnnxRuntime(self.config_init.predict.onnx_dir))  # type: ignore[attr-defined]
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""

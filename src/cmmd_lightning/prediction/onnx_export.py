@@ -165,7 +165,7 @@ def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], outputs: S
                 dynamo=True,
                 dynamic_shapes=shapes,
                 output_names=list(outputs),
-                optimize=False,
+                optimize=False,  # onnxruntime does it, in a hundredth of the time
                 verbose=False,
             )
     except ModuleNotFoundError as error:
