@@ -149,11 +149,8 @@ def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], outputs: S
         ValueError: If it differs from torch.
     """
     # the batch must be free; a time axis may turn out to be bound by the architecture
-    times = {3: 2, 5: 2}
-    shapes = tuple(
-        {0: torch.export.Dim.DYNAMIC, **({times[x.ndim]: torch.export.Dim.AUTO} if x.ndim in times else {})}
-        for x in inputs
-    )
+    dim = torch.export.Dim
+    shapes = tuple({0: dim.DYNAMIC, **({2: dim.AUTO} if x.ndim in (3, 5) else {})} for x in inputs)
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
