@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import yaml
 from command_line import SMALL_MODEL, SMALL_RUN, cmmd
 
-from cmmd_lightning import CMMD, FrameAutoencoderModule
+from cmmd_lightning import CMMD, FrameAutoencoderModule, VocoderModule
 from cmmd_lightning.data.sources.epic_sounds import FILES
 from cmmd_lightning.media import probe
 from cmmd_lightning.packaged import packaged_configs
@@ -420,3 +421,14 @@ def test_only_models_have_a_cost_card(tmp_path):
     assert done.errors == [
         "cmmd: error: describe: expected a config of CMMD, got one of cmmd_lightning.FrameAutoencoderModule"
     ]
+
+
+@pytest.mark.parametrize("name", ["grid_long_vae.yaml", "vocoder.yaml"])
+def test_settings_that_a_config_of_another_model_leaves_out_are_of_that_model(name, tmp_path):
+    """CMMD's own weight decay and warm-up once stayed in them, as settings of the same names."""
+    done = cmmd("fit", "--config", name, "--print_config", cwd=tmp_path)
+    assert done.status == 0, done.err
+    model = yaml.safe_load(done.out)["model"]
+    own = {"FrameAutoencoderModule": FrameAutoencoderModule, "VocoderModule": VocoderModule}
+    known = signature(own[model["class_path"].rpartition(".")[2]]).parameters
+    assert model["init_args"]["weight_decay"] == known["weight_decay"].default > 0

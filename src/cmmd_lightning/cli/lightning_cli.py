@@ -32,6 +32,15 @@ logger = logging.getLogger(__name__)
 _MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
 
 
+def _with_default_model(args: list[str]) -> list[str]:
+    """The arguments with CMMD as the model that flags and configs may replace.
+
+    As the parser's default, its own settings would stay where a config names another class that has such settings too.
+    """
+    first = sum(not arg.startswith("-") for arg in args[:1])  # after the subcommand
+    return [*args[:first], "--model=cmmd_lightning.CMMD", *args[first:]]
+
+
 class CMMDCLI(LightningCLI):
     """LightningCLI with CMMD as the default model, its sizes handed to the data, and ``predict`` on files."""
 
@@ -43,7 +52,7 @@ class CMMDCLI(LightningCLI):
             LightningModule,
             AudioVideoDataModule,
             subclass_mode_model=True,
-            args=args,
+            args=_with_default_model(self.typed),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
@@ -59,7 +68,6 @@ class CMMDCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """CMMD is the model where none is named."""
-        parser.set_defaults({"model": {"class_path": "cmmd_lightning.CMMD"}})
         if self.command is not None:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
         if self.command == "prepare":
