@@ -101,7 +101,7 @@ def checkpoint_file(name: str) -> Iterator[Path]:
         with _as_checkpoint(files) as file:
             yield file
     elif path.suffix == ".ckpt" or name.count("/") != 1:
-        raise FileNotFoundError(f"{name}: expected a checkpoint, a folder or a hub name, found no such file")
+        raise FileNotFoundError(f"{name}: expected a checkpoint or a hub name, found no such file")
     else:
         found = _download(name)
         if _CHECKPOINT in found:
@@ -131,7 +131,7 @@ def _download(name: str) -> dict[str, Path]:
     except (OSError, ValueError, EntryNotFoundError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(
-            f"{name}: expected a checkpoint, a folder or a hub name, found no such file, and from the hub: {reason}"
+            f"{name}: expected a checkpoint or a hub name, found no such file, and from the hub: {reason}"
         ) from error
 
 
