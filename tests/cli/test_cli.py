@@ -84,7 +84,7 @@ def test_every_command_has_help(command, tmp_path):
     done = cmmd(command, "--help", cwd=tmp_path)
     assert done.status == 0
     expected = {
-        "predict": ("--generate.inputs", "--runtime", "--onnx_dir", "--generate.ddim_eta", "--ckpt_path", "--trainer.devices"),
+        "predict": ("--generate.inputs", "--runtime", "--generate.ddim_eta", "--ckpt_path", "--trainer.devices"),
         "prepare": ("--shard", "--data.root"),
         "evaluate": ("--task", "--generated", "--reference"),
         "render": ("{bounce,dance}", "--num_clips", "--seed"),
