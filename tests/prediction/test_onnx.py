@@ -158,13 +158,30 @@ def test_predict_by_onnxruntime(home, task):
     if task != "audio_to_video":
         expected, made = (soundfile.read(folder / f"{stem}.wav")[0] for folder in folders)
         assert abs(expected).max() > 0.01
-        assert abs(made - expected).max() <= TOLERANCE
+        # Griffin-Lim makes up to a thousand times as much of the last digits; of the log-Mel, see below
+        assert ((made - expected) ** 2).mean() ** 0.5 <= TOLERANCE
     if task != "video_to_audio":
         expected, made = (read_frames(folder / f"{stem}.mp4", num_frames=24, fps=20.0).float() for folder in folders)
         assert expected.std() > 5
         assert (made - expected).abs().mean() < 0.5  # of 255, after the encoder
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in folders]
     assert manifests[0][0]["model"] == manifests[1][0]["model"]  # the weights are the same
+
+
+@pytest.mark.parametrize("task", ["video_to_audio", "audio_to_video", "joint"])
+def test_what_is_sampled_from_the_demo(home, task):
+    """Before codec and vocoder, where the tolerance is that of the networks."""
+    generator = torch.Generator().manual_seed(0)
+    video, mel = torch.randn(1, 8, 24, 8, 8, generator=generator), torch.randn(1, 40, 120, generator=generator)
+    given = {"video_to_audio": (video, None), "audio_to_video": (None, mel)}.get(task, (None, None))
+    made = []
+    for onnx in (False, True):
+        model = CMMD.from_pretrained("demo")
+        if onnx:
+            use_onnx(model, home / "exported")
+        made.append(model.sample(task, *given, 24, names=["a"], num_inference_steps=5, guidance_scale=2.0))
+    for true, one in zip(*made, strict=True):
+        assert (one - true).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class _Vocoder(nn.Module):
     def __init__(self, vocoder: Vocos) -> None:
         super().__init__()
         self.vocoder = vocoder
-        self.vocoder.head = _Synthesis(vocoder.head)
+        self.vocoder.head = _Synthesis(vocoder.head)  # type: ignore[assignment]
 
     def forward(self, log_mel: Tensor) -> Tensor:
         return self.vocoder(log_mel, log_mel.shape[2] * self.vocoder.hop_length)
