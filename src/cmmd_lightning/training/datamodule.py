@@ -32,6 +32,7 @@ from cmmd_lightning.data.stream.sampler import StreamSampler
 from cmmd_lightning.media import find_media, read_frames, read_sound
 from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.training.preemption import leave_signals_to_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -304,8 +305,6 @@ class AudioVideoDataModule(pl.LightningDataModule):
             sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
         )
 
-    # ---- loaders
-
     def _start(self) -> int:
         """Position in the training stream where the trainer stands."""
         trainer = self.trainer
@@ -320,6 +319,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_trainer,
             **options,
         )
 
