@@ -30,6 +30,7 @@ COMMANDS = (
     "calibrate",
     "render",
     "describe",
+    "export",
     "ablate",
     "compare",
 )
@@ -83,11 +84,12 @@ def test_every_command_has_help(command, tmp_path):
     done = cmmd(command, "--help", cwd=tmp_path)
     assert done.status == 0
     expected = {
-        "predict": ("--generate.inputs", "--generate.ddim_eta", "--ckpt_path", "--trainer.devices"),
+        "predict": ("--generate.inputs", "--runtime", "--generate.ddim_eta", "--ckpt_path", "--trainer.devices"),
         "prepare": ("--shard", "--data.root"),
         "evaluate": ("--task", "--generated", "--reference"),
         "render": ("{bounce,dance}", "--num_clips", "--seed"),
         "describe": ("--config",),
+        "export": ("--ckpt_path", "--output_dir"),
         "calibrate": ("--real", "--fit", "--scenes", "--output_dir"),
         "test": ("--evaluation.guidance_scale", "--ckpt_path"),
         "ablate": ("--recipes", "--scenes", "--seeds", "--equal_compute"),

@@ -196,6 +196,21 @@ def describe(settings: Mapping[str, Any], negatives: Mapping[str, Any], batch_si
     return 0
 
 
+def export(ckpt_path: str, output_dir: str) -> int:
+    """Write a model as ONNX files, each checked against torch, and its settings as JSON.
+
+    Args:
+        ckpt_path: The checkpoint, demo for the packaged one, a folder or a hub name.
+        output_dir: Folder to write to, for `cmmd predict --runtime onnx --onnx_dir`.
+    """
+    from cmmd_lightning.prediction.onnx_export import export_onnx
+    from cmmd_lightning.training.module import CMMD
+
+    for path in export_onnx(CMMD.from_pretrained(ckpt_path), output_dir):
+        logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+    return 0
+
+
 def codec_round_trip(ckpt_path: str, task: str) -> Any:
     """The true clip through codec or vocoder of a checkpoint, for the ceiling of a score."""
     import torch
@@ -227,6 +242,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate,
     "render": render,
     "describe": describe,
+    "export": export,
     "ablate": ablate,
     "compare": compare,
 }

@@ -28,7 +28,12 @@ OF_COMMAND = {
     "describe": ("model", "data", "trainer"),
 }
 _COMMON = ("config", "c", "help", "h", "help_all", "print_config", "seed_everything", "ckpt_path", "weights_only")
-_FURTHER = {"prepare": ["shard"], "predict": ["return_predictions"], "validate": ["verbose"], "test": ["verbose"]}
+_FURTHER = {
+    "prepare": ["shard"],
+    "predict": ["return_predictions", "runtime", "onnx_dir"],
+    "validate": ["verbose"],
+    "test": ["verbose"],
+}
 _WORDS = {"checkpoint": "ckpt_path", "gpu": "devices", "gpus": "devices", "out": "output_dir"}
 
 

@@ -16,7 +16,7 @@ LIGHTNING = {
     "test": "Losses and synchrony on the test split",
     "predict": "Generate sound for video, video for sound, or both",
 }
-FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "ablate", "compare")
+FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "ablate", "compare")
 _USAGE = {
     "predict": "--ckpt_path FILE --generate.task TASK --generate.inputs FILE ... --generate.output_dir DIR",
     "prepare": "--config CONFIG --data.root DIR [--shard i/n]",
@@ -30,7 +30,13 @@ _COMMON = (
     Argument("print_config", "", "", "Show the whole config as it would be used."),
 )
 _OF_MODEL = {("data", "clip"), ("data", "codec")}
-_SHARD = Argument("shard", "i/n", "1/1", "Take the i-th of n shares of the files.")
+_OWN = {
+    "prepare": (Argument("shard", "i/n", "1/1", "Take the i-th of n shares of the files."),),
+    "predict": (
+        Argument("runtime", "torch | onnx", "torch", "What runs the networks."),
+        Argument("onnx_dir", "DIR", "", "For the runtime onnx, the folder that cmmd export wrote."),
+    ),
+}
 
 
 def overview() -> str:
@@ -58,7 +64,7 @@ def page(command: str) -> str:
         )
     text = LIGHTNING.get(command) or _summary(command)
     lines = [f"usage: cmmd {command} {_USAGE.get(command, '--config CONFIG')} [flags]", "", f"{text}.", ""]
-    lines += [*_flags([*_COMMON, *([_SHARD] if command == "prepare" else [])])]
+    lines += [*_flags([*_COMMON, *_OWN.get(command, ())])]
     for place, group in enumerate(OF_COMMAND[command]):
         # the data's clip and codec are those of the model
         own = [one for one in group_arguments(group) or () if (group, one.name) not in _OF_MODEL]

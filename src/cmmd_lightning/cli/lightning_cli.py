@@ -7,7 +7,7 @@ import os
 import signal
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -28,6 +28,7 @@ from cmmd_lightning.cli.resume_flags import (
 from cmmd_lightning.cli.usage import UsageError
 from cmmd_lightning.codecs.foreign import foreign_classes, refuse_foreign
 from cmmd_lightning.evaluation.generated import EvaluationSpec
+from cmmd_lightning.prediction.onnx_runtime import OnnxRuntime
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
@@ -91,6 +92,12 @@ class CMMDCLI(LightningCLI):
         if subcommand == "predict":
             parser.add_class_arguments(GenerationSpec, "generate", skip={"inputs"})
             parser.add_argument("--generate.inputs", nargs="+", type=str, default=[], help="media files or folders")
+            parser.add_argument(
+                "--runtime", type=Literal["torch", "onnx"], default="torch", help="what runs the networks"
+            )
+            parser.add_argument(
+                "--onnx_dir", type=str | None, default=None, help="of cmmd export, for the runtime onnx"
+            )
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -202,6 +209,10 @@ class CMMDCLI(LightningCLI):
         self.model.generation = self.datamodule.generation = spec
         self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
+        if self.config_init.predict.runtime == "onnx":
+            if self.config_init.predict.onnx_dir is None:
+                raise UsageError("predict: expected --onnx_dir with the folder that cmmd export wrote, got none")
+            self.trainer.callbacks.append(OnnxRuntime(self.config_init.predict.onnx_dir))  # type: ignore[attr-defined]
 
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""

@@ -68,7 +68,7 @@ class _Block(nn.Module):
         size = x.shape[2:]
         by_clip = self.rectify(x).permute(0, 2, 3, 1).reshape(-1, frames, size[0] * size[1], x.shape[1])
         over_time = self.time(by_clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + over_time.reshape(len(x), *size, x.shape[1]).permute(0, 3, 1, 2)
+        return x + over_time.reshape(x.shape[0], *size, x.shape[1]).permute(0, 3, 1, 2)
 
 
 class ClipAutoencoderCodec(FrameCodec):

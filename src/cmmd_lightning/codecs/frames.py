@@ -89,7 +89,7 @@ class FrameCodec(nn.Module, ABC):
     def reconstruct_clips(self, latents: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) of clips of raw latents (B, C, T, h, w), not clamped."""
         flat = latents.transpose(1, 2).flatten(0, 1)
-        return self.reconstruct(flat).unflatten(0, (len(latents), -1)).transpose(1, 2)
+        return self.reconstruct(flat).unflatten(0, (latents.shape[0], -1)).transpose(1, 2)
 
     def decode_clips(self, latents: Tensor, max_frames: int = 128) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] of clips of raw latents (B, C, T, h, w), at most so many at once."""

@@ -83,14 +83,14 @@ class VocosHead(nn.Module):
 
     def __init__(self, dim: int, n_fft: int, hop_length: int) -> None:
         super().__init__()
-        self.n_fft, self.hop_length = n_fft, hop_length
+        self.n_fft, self.hop_length, self.largest = n_fft, hop_length, _LARGEST_MAGNITUDE
         self.out = nn.Linear(dim, n_fft + 2)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, x: Tensor, audible: Tensor) -> Tensor:
         """Sound (B, (L - 1) * hop_length) of features (B, L, C); frames that are not ``audible`` (B, L) are zero."""
         magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
-        magnitude = magnitude.exp().clamp(max=_LARGEST_MAGNITUDE) * audible[:, None]
+        magnitude = magnitude.exp().clamp(max=self.largest) * audible[:, None]
         spectrum = torch.polar(magnitude, phase)
         return torch.istft(spectrum, self.n_fft, self.hop_length, window=self.window.float(), center=True)
 

@@ -162,7 +162,7 @@ class TimeAttention(nn.Module):
         q, k = rearrange(self.query_key(timed), "n t (two h d) -> two n h t d", two=2, h=self.heads)
         v = rearrange(self.value(tokens), "n t (h d) -> n h t d", h=self.heads)
         h = rearrange(attend(q, k, v), "n h t d -> n t (h d)")
-        return x + rearrange(self.out(h), "(b s) t c -> b t s c", b=len(x)).permute(0, 3, 1, 2)
+        return x + rearrange(self.out(h), "(b s) t c -> b t s c", b=x.shape[0]).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):

@@ -212,5 +212,5 @@ def _with_coordinates(x: Tensor) -> Tensor:
     """
     y = torch.linspace(-1, 1, x.shape[2], dtype=x.dtype, device=x.device)[:, None].expand(1, 1, *x.shape[2:])
     x_ = torch.linspace(-1, 1, x.shape[3], dtype=x.dtype, device=x.device).expand(1, 1, *x.shape[2:])
-    places = torch.cat([y, x_], dim=1).expand(len(x), -1, -1, -1)
+    places = torch.cat([y, x_], dim=1).expand(x.shape[0], -1, -1, -1)
     return torch.cat([x, places], dim=1).contiguous(memory_format=torch.channels_last)

@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 
-from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs.foreign import refuse_foreign
 from cmmd_lightning.prediction.requests import GenerationSpec, Weights
+from cmmd_lightning.prediction.sharing import checkpoint_file, push_to_hub, save_pretrained
 
 
 def raw_weights(checkpoint: Mapping[str, Any], path: object) -> dict[str, Any]:
@@ -88,29 +88,29 @@ class Pretrained(pl.LightningModule):
         """The model of a checkpoint, in eval mode.
 
         Args:
-            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, or a hub repository ``owner/name`` that holds
-                ``cmmd.ckpt``.
+            name: Path of a ``.ckpt`` file, ``demo`` for the packaged one, a folder of `save_pretrained`, or a hub
+                repository ``owner/name`` (or ``owner/name@revision``) of `push_to_hub`.
             weights: The ``averaged`` ones, or the ``raw`` ones that a training checkpoint holds beside them.
             kwargs: Passed to ``load_from_checkpoint``.
 
         Raises:
-            FileNotFoundError: If neither is there.
+            FileNotFoundError: If none of them is there.
             ValueError: If there are no raw weights.
         """
-        path = Path(name).expanduser()
-        if not path.is_file():
-            path = packaged_checkpoint(name) or path
-        if not path.is_file():
-            if path.suffix == ".ckpt" or name.count("/") != 1:
-                raise FileNotFoundError(f"{name}: expected a checkpoint or a hub name, found no such file")
-            from huggingface_hub import hf_hub_download
-
-            path = Path(hf_hub_download(name, "cmmd.ckpt"))
-        model = cls.load_from_checkpoint(path, **{"map_location": "cpu", **kwargs})
-        if weights == "raw":
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            model.load_state_dict({**model.state_dict(), **raw_weights(checkpoint, path)})
+        with checkpoint_file(name) as path:
+            model = cls.load_from_checkpoint(path, **{"map_location": "cpu", **kwargs})
+            if weights == "raw":
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                model.load_state_dict({**model.state_dict(), **raw_weights(checkpoint, name)})
         return model.eval()
+
+    def save_pretrained(self, folder: str, **card: Any) -> Path:
+        """Write the model to a folder that `from_pretrained` reads; see `sharing.save_pretrained`."""
+        return save_pretrained(self, folder, **card)
+
+    def push_to_hub(self, repo: str, **card: Any) -> str:
+        """Upload the model to the hub; see `sharing.push_to_hub`."""
+        return push_to_hub(self, repo, **card)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights that `generation` asks for."""
