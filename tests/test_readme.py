@@ -23,7 +23,7 @@ VAE = ["--model.block_out_channels", "[8,8]", "--model.norm_num_groups", "4"]
 VAE_DATA = ["--data.clip.height", "16", "--data.clip.width", "16", "--data.clip.num_frames", "8"]
 # What is appended to a command so that it takes seconds.
 SHORTER = {
-    ("fit", "quickstart.yaml"): [*SMALL_MODEL, *SMALL_RUN, "--data.render_clips", "[4,2,2]"],
+    ("fit", "quickstart.yaml"): [*SMALL_MODEL, *SMALL_RUN, "--data.source.render_clips", "[4,2,2]"],
     ("fit", "folder.yaml"): [*SMALL_MODEL, *SMALL_RUN],
     ("fit", "folder_vae.yaml"): [*VAE, *VAE_DATA, *SMALL_RUN],
     ("prepare", "folder.yaml"): [*SMALL_MODEL, *SMALL_RUN],

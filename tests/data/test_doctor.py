@@ -16,7 +16,7 @@ import torch
 from data_fixtures import CLIP, Prepared, entry_bytes, moving_frames, write_clip
 
 from cmmd_lightning import AudioVideoDataModule
-from cmmd_lightning.data import Cache, Source, folder_sources
+from cmmd_lightning.data import Cache, Folder, Source
 from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, Diagnosis, examine, summary, to_table
 from cmmd_lightning.data.preprocess.facts import Measurement, picture_vectors, sound_vectors
 from cmmd_lightning.media import read_frames, read_sound, write_sound, write_video
@@ -112,7 +112,7 @@ EXPECTED = {
 
 
 def test_what_is_wrong_is_found_and_nothing_else(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     made = prepare_into(tmp_path, sources)
     assert kinds(made.report.diagnoses) == EXPECTED
     assert [d.kept for d in made.report.diagnoses] == [all(a != "excluded" for _, a in f) for f in EXPECTED.values()]
@@ -148,7 +148,7 @@ def test_what_is_wrong_is_found_and_nothing_else(clinic: Path, prepare_into: Run
 def test_findings_survive_resuming_and_shards_byte_for_byte(
     clinic: Path, prepare_into: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     whole = prepare_into(tmp_path / "whole", sources)
     first = (tmp_path / "whole" / "doctor.json").read_bytes()
     again = prepare_into(tmp_path / "whole", sources)
@@ -165,7 +165,7 @@ def test_findings_survive_resuming_and_shards_byte_for_byte(
 
 
 def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     made = prepare_into(tmp_path, sources)
     always = {key for key, found in EXPECTED.items() if found and found[0][0] in ("no_picture", "no_sound", "short")}
     always |= {"train/text.mp4", "train/truncated.mp4"}
@@ -179,7 +179,6 @@ def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, t
             str(tmp_path),
             clip=CLIP,
             num_workers=0,
-            clips_per_source=1,
             exclude=exclude,  # type: ignore[arg-type]
         )
         data.setup("fit")
@@ -203,7 +202,7 @@ def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, t
 
 def test_a_split_of_nothing_but_duplicates_is_not_emptied(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
     sources = [
-        s for s in folder_sources(str(clinic)) if s.key in ("train/leak.mp4", "val/good_2.mp4", "train/hiss.mp4")
+        s for s in Folder().sources(str(clinic)) if s.key in ("train/leak.mp4", "val/good_2.mp4", "train/hiss.mp4")
     ]
     made = prepare_into(tmp_path, sources)
     assert kinds(made.report.diagnoses) == {

@@ -8,13 +8,13 @@ import torch
 from data_fixtures import CLIP
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.data import FrameDataset, Source, StreamSampler, folder_sources, of_split
+from cmmd_lightning.data import Folder, FrameDataset, Source, StreamSampler, of_split
 from cmmd_lightning.media import MediaError, read_frames
 
 
 @pytest.fixture
 def sources(media_folder: Path) -> list[Source]:
-    return of_split(folder_sources(str(media_folder)), "train")
+    return of_split(Folder().sources(str(media_folder)), "train")
 
 
 def test_items_are_stretches_of_the_media(sources: list[Source]) -> None:

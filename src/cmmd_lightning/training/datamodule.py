@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -20,59 +21,61 @@ from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, FindingKind, exa
 from cmmd_lightning.data.preparation import PrepareReport, prepare
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statistics
-from cmmd_lightning.data.sources.aist import aist_sources
-from cmmd_lightning.data.sources.epic_sounds import epic_sounds_sources
-from cmmd_lightning.data.sources.grid import grid_sources
-from cmmd_lightning.data.sources.segments import segment_sources
-from cmmd_lightning.data.sources.source import Source, folder_sources, of_split
+from cmmd_lightning.data.sources import Aist, DataSource, EpicSounds, Folder, Grid, Source, of_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
 from cmmd_lightning.data.stream.frames import FrameDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
-from cmmd_lightning.media import find_media, read_frames, read_sound
+from cmmd_lightning.media import read_frames, read_sound
 from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
 
 logger = logging.getLogger(__name__)
+
+ShortName = Literal["folder", "aist", "epic_sounds", "grid"]
+BUILT_IN: dict[str, type[DataSource]] = {"folder": Folder, "aist": Aist, "epic_sounds": EpicSounds, "grid": Grid}
+
+
+@dataclass(frozen=True)
+class ClipsPerSource:
+    """How many fixed clips a source gives, evenly spread; 1 is its beginning, None tiles it.
+
+    Args:
+        val: For validation.
+        test: For the test.
+    """
+
+    val: int | None = 1
+    test: int | None = 1
 
 
 class AudioVideoDataModule(pl.LightningDataModule):
     """Clips of picture and sound from a folder of media files or from a corpus as its owners ship it.
 
     The cache of latents and log-Mels is filled before training, by each process of the trainer on its own device a
-    share of the files (``cmmd prepare`` does the same beforehand, on several machines if wanted). What the doctor
+    share of the files (``cmmd prepare`` does the same beforehand, on several machines if wanted). What the data report
     excludes (``doctor.md`` in the cache's folder) enters no split. Training batches come from an endless stream indexed
     by the trainer's step, so a resumed run sees what an uninterrupted one sees, and several processes what one would:
     give the trainer ``max_steps``, and validate by ``val_check_interval`` with ``check_val_every_n_epoch=None``.
 
     Args:
         root: Folder of the media.
-        source: What lies there. ``folder``: any videos; subfolders ``train``, ``val`` and ``test`` are the splits, else
-            files are split by hash. ``aist``, ``epic_sounds``, ``grid``: see `aist_sources`, `epic_sounds_sources`,
-            `grid_sources`.
-        annotations: Of ``aist`` (split lists, ignore list) and ``epic_sounds`` (CSV files): their folder, or their
-            paths by ``train``, ``val``, ``test`` and, for ``aist``, ``ignore``. None: ``aist`` is split by its test
-            music, ``epic_sounds`` has them in ``root``.
-        cameras: Of ``aist``: one camera, several, or ``all``.
-        segments: Of ``folder``: a CSV file of stretches with splits, labels and periods, see `segment_sources`.
-        short_segments: Of ``epic_sounds``: whether segments shorter than a clip are widened or dropped.
-        max_segment_seconds: Of ``epic_sounds``: longer segments are cut to so many seconds; None keeps them whole.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
-        item: ``clip``: latents and log-Mel with wrong partners, for `CMMD`. ``frame``: pictures, for the frame VAE.
+        item: ``clip``: latents and log-Mel with negatives, for `CMMD`. ``frame``: frames, for the frame VAE.
         clip: Lengths and rates; as the model's.
         codec: The frame codec; as the model's.
-        negatives: Which wrong partners.
+        negatives: Which negatives.
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
         frames_per_item: Frames of one item where ``item`` is ``frame``.
-        clips_per_source: Validation clips per file; None tiles each file.
-        val_fraction: Share of files for validation, where nothing else states the splits.
-        test_fraction: Likewise for testing.
-        render_scene: Of ``folder``: a procedural scene that is rendered into ``root`` where that holds no media.
-        render_clips: Clips rendered for train, val and test.
+        clips_per_source: Validation and test clips per source.
         seed: Seed of everything random in the data; the model's, for one run.
+        source: Where clips come from: ``Folder`` (any videos; the default), ``Aist``, ``EpicSounds``, ``Grid``,
+            ``Segments``, or a `DataSource` of one's own by its class path, with its settings in ``init_args``; in
+            Python an instance, or a list of `Source`. ``folder``, ``aist``, ``epic_sounds`` and ``grid`` are these
+            classes with their default settings.
         exclude: Of ``clip`` items: what excludes a source from every split, besides that it cannot be used; see
-            `examine`. Nothing is deleted.
+            `inspect_sources`. Nothing is deleted.
     """
 
     def __init__(
@@ -86,68 +89,43 @@ class AudioVideoDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 2,
         frames_per_item: int = 4,
-        clips_per_source: int | None = 1,
-        val_fraction: float = 0.05,
-        test_fraction: float = 0.0,
-        render_scene: Literal["bounce", "dance"] | None = None,
-        render_clips: tuple[int, int, int] = (48, 8, 8),
+        clips_per_source: ClipsPerSource = ClipsPerSource(),
         seed: int = 0,
-        source: Literal["folder", "aist", "epic_sounds", "grid"] = "folder",
-        annotations: dict[str, str] | str | None = None,
-        cameras: list[str] | str = "c01",
-        segments: str | None = None,
-        short_segments: Literal["widen", "drop"] = "widen",
-        max_segment_seconds: float | None = None,
+        source: DataSource | list[Source] | ShortName = "folder",
         exclude: tuple[FindingKind, ...] = DEFAULT_EXCLUDE,
     ) -> None:
         super().__init__()
-        if segments is not None and source != "folder":
-            raise ValueError(f"AudioVideoDataModule: expected segments with source folder, got source {source}")
-        self.root, self.item = root, item
-        self.source, self.annotations, self.cameras, self.segments = source, annotations, cameras, segments
-        self.short_segments, self.max_segment_seconds = short_segments, max_segment_seconds
+        self.root, self.item, self.seed = root, item, seed
+        if isinstance(source, str) and source not in BUILT_IN:
+            raise ValueError(
+                f"source: expected {', '.join(BUILT_IN)}, a DataSource or a list of Source, got {source!r}"
+            )
+        self.source = BUILT_IN[source]() if isinstance(source, str) else source
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
         self.codec = CodecConfig(**codec) if isinstance(codec, Mapping) else codec
         self.batch_size, self.num_workers = batch_size, num_workers
         self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.render_scene, self.render_clips, self.seed = render_scene, render_clips, seed
         self._sources: list[Source] | None = None
         self.statistics: Statistics | None = None
         self.generation: GenerationSpec | None = None
         self.datasets: dict[str, ClipDataset | FrameDataset] = {}
 
     def sources(self) -> list[Source]:
-        """The sources of all splits, which are looked for once.
+        """Find the sources of all splits, once.
 
         Raises:
-            ValueError: If ``root`` or the annotations do not hold what they should.
+            ValueError: If ``root`` or what describes it does not hold what it should.
         """
         if self._sources is None:
-            self._sources = self._find_sources()
+            given = self.source
+            self._sources = given if isinstance(given, list) else given.sources(self.root, self.clip, self.seed)
         return list(self._sources)
 
-    def _find_sources(self) -> list[Source]:
-        if self.source == "epic_sounds":
-            return epic_sounds_sources(
-                self.root,
-                clip_seconds=self.clip.duration,
-                annotations=self.annotations,
-                short_segments=self.short_segments,
-                max_seconds=self.max_segment_seconds,
-            )
-        val, test, seed = self.val_fraction, self.test_fraction, self.seed
-        if self.source == "aist":
-            return aist_sources(
-                self.root, cameras=self.cameras, annotations=self.annotations, val_fraction=val, seed=seed
-            )
-        if self.source == "grid":
-            return grid_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
-        if self.segments is not None:
-            return segment_sources(self.root, self.segments, val_fraction=val, test_fraction=test, seed=seed)
-        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
+    def _provide(self) -> None:
+        if not isinstance(self.source, list):
+            self.source.provide(self.root, self.clip, self.seed)
 
     def prepare(
         self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
@@ -162,7 +140,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         Returns:
             What was done; files that could not be used are listed with the reason.
         """
-        self._render()
+        self._provide()
         codec, mel = self._codecs()
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return prepare(
@@ -215,7 +193,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         if self.generation is not None:
             return
         if self.item == "frame" or self._num_processes() > 1:
-            self._render()  # the cache is filled by all processes, in setup
+            self._provide()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
         if report.failed:
@@ -248,30 +226,6 @@ class AudioVideoDataModule(pl.LightningDataModule):
             raise ValueError(f"{self.root}: expected sources to train on, got none that the doctor keeps; see {report}")
         return kept
 
-    def _render(self) -> None:
-        if (
-            self.render_scene is None
-            or self.source != "folder"
-            or (Path(self.root).is_dir() and find_media([self.root]))
-        ):
-            return
-        from cmmd_lightning.procedural import render
-
-        seconds = 2.5 * self.clip.duration
-        for i, (split, count) in enumerate(zip(("train", "val", "test"), self.render_clips, strict=True)):
-            folder, seed = Path(self.root) / split, self.seed + i
-            render(
-                self.render_scene,
-                folder,
-                count,
-                seed,
-                duration=seconds,
-                fps=self.clip.fps,
-                height=self.clip.height,
-                width=self.clip.width,
-                sample_rate=self.clip.sample_rate,
-            )
-
     def _codecs(self) -> tuple[Any, LogMel]:
         return build_frame_codec(self.codec), LogMel(*self.clip.mel_settings)
 
@@ -291,17 +245,16 @@ class AudioVideoDataModule(pl.LightningDataModule):
             chosen = of_split(sources, split)
             if not chosen and split != "train":
                 continue
-            self.datasets[split] = self._dataset(chosen, cache)
+            self.datasets[split] = self._dataset(split, chosen, cache)
         if stage == "fit" and cache is not None:
             train = self.datasets["train"]
             self.statistics = measure_statistics(cache, train.keys)  # type: ignore[union-attr]
 
-    def _dataset(self, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
+    def _dataset(self, split: str, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
         if cache is None:
             return FrameDataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
-        return ClipDataset(
-            sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
-        )
+        count = getattr(self.clips_per_source, split, 1)
+        return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 
     # ---- loaders
 
@@ -339,7 +292,9 @@ class AudioVideoDataModule(pl.LightningDataModule):
             ValueError: If there is no test split.
         """
         if "test" not in self.datasets:
-            raise ValueError(f"{self.root}: expected a test split (a folder test/, or test_fraction above 0), got none")
+            raise ValueError(
+                f"{self.root}: expected a test split (a folder test/, or --data.source.test_fraction above 0), got none"
+            )
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> Any:
