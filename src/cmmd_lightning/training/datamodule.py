@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,19 +15,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
-from cmmd_lightning.codecs.quality import frame_round_trip, sound_round_trip
+from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data.clips import ClipSpec
-from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, FindingKind, examine, summary, write_report
+from cmmd_lightning.data.inspect.report import (
+    DEFAULT_EXCLUDE,
+    FindingKind,
+    Inspection,
+    inspect_sources,
+    keep_report,
+    kept_report,
+    recorded_sources,
+    summary,
+)
+from cmmd_lightning.data.inspect.round_trip import measure_round_trip
 from cmmd_lightning.data.preparation import PrepareReport, prepare
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statistics
 from cmmd_lightning.data.sources import Aist, DataSource, EpicSounds, Folder, Grid, Source, of_split
+from cmmd_lightning.data.sources.source import counts_by_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
 from cmmd_lightning.data.stream.frames import FrameDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
-from cmmd_lightning.media import read_frames, read_sound
 from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
 
@@ -108,6 +118,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
         self._sources: list[Source] | None = None
+        self._inspections: list[Inspection] = []
         self.statistics: Statistics | None = None
         self.generation: GenerationSpec | None = None
         self.datasets: dict[str, ClipDataset | FrameDataset] = {}
@@ -119,74 +130,67 @@ class AudioVideoDataModule(pl.LightningDataModule):
             ValueError: If ``root`` or what describes it does not hold what it should.
         """
         if self._sources is None:
-            given = self.source
-            self._sources = given if isinstance(given, list) else given.sources(self.root, self.clip, self.seed)
+            self._sources = self.source if isinstance(self.source, list) else self._find(self.source)
         return list(self._sources)
+
+    def _find(self, source: DataSource) -> list[Source]:
+        try:
+            return source.sources(self.root, self.clip, self.seed)
+        except (ValueError, OSError):
+            recorded = [] if Path(self.root).exists() or self.item == "frame" else recorded_sources(self.cache_dir)
+            if not recorded:
+                raise
+            line = "%s: no such folder; what was prepared of it is used: %s"
+            logger.warning(line, self.root, counts_by_split(recorded))
+            return recorded
 
     def _provide(self) -> None:
         if not isinstance(self.source, list):
             self.source.provide(self.root, self.clip, self.seed)
 
     def prepare(
-        self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
+        self,
+        shard: tuple[int, int] = (1, 1),
+        *,
+        device: str | None = None,
+        progress: bool = True,
+        inspect: bool = True,
     ) -> PrepareReport:
-        """Renders the data where that was asked for, and fills the cache; what is there already is kept.
+        """Make the data where that was asked for, and fill the cache; what is there already is kept.
 
         Args:
             shard: (i, n), to take the i-th of n shares of the files.
-            device: Where to encode; None is the first GPU where there is one.
+            device: Where to encode; None is one of this machine's GPUs where there are some, by the share's number.
             progress: Whether to show a progress bar.
+            inspect: Whether to write the data report and the index.
 
         Returns:
             What was done; files that could not be used are listed with the reason.
         """
         self._provide()
-        codec, mel = self._codecs()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return prepare(
+        if device is None:
+            count = torch.cuda.device_count()
+            device = f"cuda:{(shard[0] - 1) % count}" if count else "cpu"
+        report = prepare(
             self.sources(),
             self.clip,
-            codec,
-            mel,
+            *self._codecs,
             self.cache_dir,
             num_workers=self.num_workers,
             shard=shard,
             device=device,
             progress=progress,
             exclude=self.exclude,
+            cache=self.cache,
+            inspect=inspect,
         )
+        self._inspections = report.inspections
+        return report
 
     def round_trip(self, count: int = 4) -> tuple[int, float, float] | None:
-        """Quality of the codecs on the first clips of the validation split, or of training where there is none.
-
-        Args:
-            count: Clips at most.
-
-        Returns:
-            Clips measured, PSNR of frames through the codec, log-spectral distance of sound through log-Mel and
-            Griffin-Lim, both in dB; None where no clip can be read.
-        """
-        clip, sources = self.clip, self.sources()
-        codec, mel = self._codecs()
-        frames, sounds = [], []
-        for source in (of_split(sources, "val") or sources)[:count]:
-            try:
-                size, length = (clip.height, clip.width), clip.num_frames
-                pictures = read_frames(
-                    source.path, start=source.start, num_frames=length, fps=clip.fps, size=size, fit=clip.fit
-                )
-                sound = read_sound(
-                    source.path, start=source.start, num_samples=clip.num_samples, sample_rate=clip.sample_rate
-                )
-            except (ValueError, OSError):
-                continue  # prepare has named it
-            frames.append(pictures.float() / 127.5 - 1)
-            sounds.append(sound)
-        if not sounds:
-            return None
-        vocoder = build_vocoder("griffin_lim", mel)
-        distance = sound_round_trip(mel, vocoder, torch.stack(sounds))["log_spectral_distance"]
-        return len(sounds), frame_round_trip(codec, torch.cat(frames))["psnr"], distance
+        """Measure the codecs on the first clips of the validation split, or of training; see `measure_round_trip`."""
+        sources = self.sources()
+        return measure_round_trip((of_split(sources, "val") or sources)[:count], self.clip, *self._codecs)
 
     def prepare_data(self) -> None:
         """What training needs on disk; called by the trainer on one process."""
@@ -206,26 +210,37 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """Each process prepares its share of the files on its own device, and waits for the others."""
         assert self.trainer is not None
         rank, device = self.trainer.global_rank, str(self.trainer.strategy.root_device)
-        self.prepare((rank + 1, self._num_processes()), device=device, progress=rank == 0)
         # A group of its own, for its time limit: that of the trainer's is made for training steps.
         group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+        self.prepare((rank + 1, self._num_processes()), device=device, progress=rank == 0, inspect=False)
+        torch.distributed.monitored_barrier(group)
+        if rank == 0:
+            self.cache.reload()
+            inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
+            logger.info("%s; see %s", summary(inspections), self.cache.cache_dir / "doctor.md")
         torch.distributed.monitored_barrier(group)
         torch.distributed.destroy_process_group(group)
+        self.cache.reload()
+        self._inspections = kept_report(self.cache)
 
-    def _kept(self, cache: Cache) -> list[Source]:
-        """The sources that the doctor does not exclude; of several processes, the first writes the whole report."""
-        diagnoses = examine(self.sources(), cache, exclude=self.exclude)
-        if self._num_processes() > 1 and self.trainer is not None and self.trainer.is_global_zero:
-            write_report(diagnoses, cache)
-            logger.info("%s", summary(diagnoses))
+    def _kept(self) -> list[Source]:
+        """Find the sources that the data report does not exclude; their entries are known then."""
+        inspections = self._inspections or inspect_sources(self.sources(), self.cache, exclude=self.exclude)
+        self.cache.adopt({i.source: i.entry for i in inspections if i.entry})
         # What is not prepared is for the dataset to name.
-        out = {d.source.key for d in diagnoses if not d.kept and d.findings[0].kind != "not_prepared"}
-        kept = [source for source in self.sources() if source.key not in out]
-        if out and not of_split(kept, "train") and of_split(self.sources(), "train"):
-            report = cache.cache_dir / "doctor.md"
-            raise ValueError(f"{self.root}: expected sources to train on, got none that the doctor keeps; see {report}")
+        kept = [i.source for i in inspections if i.kept or i.findings[0].kind == "not_prepared"]
+        if len(kept) < len(inspections) and not of_split(kept, "train") and of_split(self.sources(), "train"):
+            report = self.cache.cache_dir / "doctor.md"
+            wanted = "sources to train on, got none that the data report keeps"
+            raise ValueError(f"{self.root}: expected {wanted}; see {report}")
         return kept
 
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache of these clips."""
+        return Cache(self.cache_dir, self.clip, *self._codecs)
+
+    @cached_property
     def _codecs(self) -> tuple[Any, LogMel]:
         return build_frame_codec(self.codec), LogMel(*self.clip.mel_settings)
 
@@ -239,8 +254,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
         if self.item == "clip":
             if self._num_processes() > 1:
                 self._prepare_together()
-            cache = Cache(self.cache_dir, self.clip, *self._codecs())
-            sources = self._kept(cache)
+            cache, sources = self.cache, self._kept()
+            self.__dict__.pop("_codecs", None)  # the model has its own
         for split in splits:
             chosen = of_split(sources, split)
             if not chosen and split != "train":

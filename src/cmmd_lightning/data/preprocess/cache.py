@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,9 @@ from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.preprocess.content import ContentHashes
 from cmmd_lightning.data.preprocess.entry import EntryInfo, EntryWriter, Moments, entry_bytes
 from cmmd_lightning.data.preprocess.facts import Facts
+from cmmd_lightning.data.preprocess.index import Entry, Index
 from cmmd_lightning.data.sources.source import Source
+from cmmd_lightning.media.container import written_whole
 
 __all__ = ["FORMAT_VERSION", "Cache", "EntryInfo", "FailureRecord", "Moments"]
 
@@ -41,7 +43,7 @@ class FailureRecord:
     """Why the media behind an entry's name cannot be used.
 
     Args:
-        kind: In one word, as the doctor has it.
+        kind: In one word, as the data report has it.
         reason: In one line, without the file's name.
     """
 
@@ -87,6 +89,9 @@ class Cache:
             "mel": mel_settings,
         }
         self._contents = ContentHashes(self.cache_dir / "contents.jsonl")
+        self.index = Index(self.cache_dir / "index.sqlite")
+        self._headers: dict[str, tuple[Entry, str]] = {}  # read by this process, and not in the index
+        self._names: dict[tuple[str, float, float | None], str] = {}
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._held: dict[str, dict[str, Tensor]] = {}
 
@@ -120,6 +125,8 @@ class Cache:
         Raises:
             OSError: If the media file cannot be read.
         """
+        if content is None and (name := self._names.get((source.path, source.start, source.stop))):
+            return name
         content = content or self.content(source.path)
         described = self._format | {"content": content, "span": [source.start, source.stop]}
         return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -129,13 +136,42 @@ class Cache:
         return self.cache_dir / "entries" / key[:2] / f"{key}.safetensors"
 
     def info(self, key: str) -> EntryInfo | None:
-        """What the entry's header says; None where there is no such entry, or the file is damaged."""
+        """Read what the entry's header says; None where there is no such entry, or the file is damaged."""
+        entry = self.entry(key)
+        if entry is None:
+            return None
+        text = self._headers[key][1] if key in self._headers else self.index.header(key)
+        try:
+            return None if text is None else EntryInfo.parse(text, entry.size)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def entry(self, key: str) -> Entry | None:
+        """Find size and length of an entry; None where there is none, or the file is damaged.
+
+        The header is read if the file is another than the index or this process has seen.
+        """
         path = self.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                return EntryInfo.parse(file.metadata()["entry"], path.stat().st_size)
+            status = path.stat()
+            known = self._headers[key][0] if key in self._headers else self.index.entries.get(key)
+            if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+                with safe_open(path, framework="pt") as file:
+                    text = file.metadata()["entry"]
+                known = Entry(status.st_size, status.st_mtime_ns, json.loads(text)["num_frames"])
+                self._headers[key] = known, text
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
+        return known
+
+    def adopt(self, names: Mapping[Source, str]) -> None:
+        """Take the names of sources' entries as they are: their media need not be there any more."""
+        self._names.update({(source.path, source.start, source.stop): name for source, name in names.items()})
+
+    def write_index(self, fingerprint: str, report: Iterable[tuple[str, str, str]]) -> None:
+        """Write the index: what was read of headers since, and the data report."""
+        self.index.write(self._headers, fingerprint, report)
+        self._headers.clear()
 
     def num_bytes(self, num_frames: int, latent_shape: tuple[int, int, int]) -> int:
         """Size of an entry of so many frames."""
@@ -203,19 +239,16 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write_text(self, path: Path, text: str) -> None:
-        """Writes a text file below the cache's folder, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary_dir() / f"{path.name}.{_machine()}.{os.getpid()}"
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    @staticmethod
+    def write_text(path: Path, text: str) -> None:
+        """Write a text file below the cache's folder, whole or not at all."""
+        with written_whole(path) as temporary:
+            temporary.write_text(text, errors="backslashreplace")
 
-    def reload_contents(self) -> None:
-        """Learns the content hashes that other processes have recorded since."""
+    def reload(self) -> None:
+        """Learn the content hashes and headers that other processes have recorded since."""
         self._contents.reload()
+        self.index.reload()
 
     def read_latents(self, key: str, frame: int, num_frames: int) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``num_frames`` frames from ``frame`` on; only those are read.

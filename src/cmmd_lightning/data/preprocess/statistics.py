@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,9 +109,7 @@ def measure_statistics(cache: Cache, keys: Iterable[str]) -> Statistics:
             raise ValueError(f"{cache.path(key)}: expected a cache entry, got none; run prepare first")
         moments.append(info.moments)
     statistics = Statistics.of(moments)
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(statistics.to_dict(), indent=2))
-    os.replace(temporary, path)
+    cache.write_text(path, json.dumps(statistics.to_dict(), indent=2))
     return statistics
 
 

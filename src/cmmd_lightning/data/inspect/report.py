@@ -1,18 +1,21 @@
-"""The doctor: what is wrong with each source of a data set, and what is done about it."""
+"""The data report: what is wrong with each source of a data set, and what is done about it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from cmmd_lightning.data.inspect.same import same_content
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.entry import EntryInfo
 from cmmd_lightning.data.preprocess.facts import BLACK_LEVEL, SILENT_DBFS, STILL_LEVEL
+from cmmd_lightning.data.preprocess.index import Index
 from cmmd_lightning.data.sources.source import SPLITS, Source
 
 Unusable = Literal[
@@ -69,16 +72,18 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Inspection:
     """What is wrong with one source.
 
     Args:
         source: The source.
         findings: In the order of `FindingKind`.
+        entry: Name of its cache entry; empty where there is none.
     """
 
     source: Source
     findings: tuple[Finding, ...] = ()
+    entry: str = ""
 
     @property
     def kept(self) -> bool:
@@ -86,13 +91,13 @@ class Diagnosis:
         return not any(finding.excludes for finding in self.findings)
 
 
-def examine(
+def inspect_sources(
     sources: Sequence[Source],
     cache: Cache,
     *,
     exclude: Collection[FindingKind] = DEFAULT_EXCLUDE,
     contents: Mapping[str, str | None] | None = None,
-) -> list[Diagnosis]:
+) -> list[Inspection]:
     """Judges sources by what ``prepare`` left of them in the cache; their media are not decoded again.
 
     Sources that cannot be used are always excluded. A duplicate across splits is excluded from training in favour of
@@ -108,7 +113,7 @@ def examine(
             cannot be read. Computed where this is not given.
 
     Returns:
-        One diagnosis per source, sorted by key.
+        One inspection per source, sorted by key.
 
     Raises:
         ValueError: If there is no such kind.
@@ -135,37 +140,94 @@ def examine(
     _rescue(usable, findings)
     order = get_args(FindingKind)
     return [
-        Diagnosis(source, tuple(sorted(findings[source.key], key=lambda finding: order.index(finding.kind))))
+        Inspection(
+            source,
+            tuple(sorted(findings[source.key], key=lambda finding: order.index(finding.kind))),
+            (names[source.key] or "") if names[source.key] in infos else "",
+        )
         for source in ordered
     ]
 
 
-def summary(diagnoses: Sequence[Diagnosis]) -> str:
+def keep_report(
+    sources: Sequence[Source],
+    cache: Cache,
+    *,
+    exclude: Collection[FindingKind] = DEFAULT_EXCLUDE,
+    contents: Mapping[str, str | None] | None = None,
+) -> list[Inspection]:
+    """Inspect sources as `inspect_sources` does, unless the index has it already; keep it there and in the report.
+
+    Writes ``doctor.json`` and ``doctor.md`` to the cache's folder.
+    """
+    fingerprint = _fingerprint(sources, cache, exclude, contents)
+    there = (cache.cache_dir / "doctor.md").exists()
+    inspections = [_stored(*row) for row in cache.index.report(fingerprint)] if there else []
+    if not inspections:
+        inspections = inspect_sources(sources, cache, exclude=exclude, contents=contents)
+        rows = [(asdict(i.source), i.entry, [asdict(finding) for finding in i.findings]) for i in inspections]
+        cache.write_index(
+            fingerprint, [(json.dumps(source), entry, json.dumps(found)) for source, entry, found in rows]
+        )
+        write_report(inspections, cache)
+    return inspections
+
+
+def kept_report(cache: Cache) -> list[Inspection]:
+    """Read the report that `keep_report` left, whatever it is of; empty where there is none."""
+    return [_stored(*row) for row in cache.index.report()]
+
+
+def recorded_sources(cache_dir: str) -> list[Source]:
+    """Read the sources that the index of a cache knows; none where there is no index."""
+    rows = Index(Path(cache_dir).expanduser() / "index.sqlite").report()
+    return [_stored(*row).source for row in rows]
+
+
+def _stored(source: str, entry: str, findings: str) -> Inspection:
+    found = () if findings == "[]" else tuple(Finding(**finding) for finding in json.loads(findings))
+    return Inspection(Source(**json.loads(source)), found, entry)
+
+
+def _fingerprint(
+    sources: Sequence[Source], cache: Cache, exclude: Collection[str], contents: Mapping[str, str | None] | None
+) -> str:
+    """Hash everything that a report depends on: sources, their entries, what excludes."""
+    digest = hashlib.blake2b(repr((sorted(exclude), cache.clip.num_frames)).encode(), digest_size=16)
+    for source in sorted(sources, key=lambda source: source.key):
+        name = _entry_name(source, cache, contents)
+        entry = cache.entry(name) if name else None
+        state = entry or (cache.failure(name) if name else None)
+        digest.update(repr((source, name, state)).encode(errors="backslashreplace"))
+    return digest.hexdigest()
+
+
+def summary(inspections: Sequence[Inspection]) -> str:
     """One line: how many sources are kept, and the counts of what was found."""
-    kept = sum(diagnosis.kept for diagnosis in diagnoses)
-    counts = ", ".join(f"{count} {kind}{note}" for kind, count, note in _counted(diagnoses)) or "nothing found"
-    return f"doctor: {kept} of {len(diagnoses)} sources kept; {counts}"
+    kept = sum(inspection.kept for inspection in inspections)
+    counts = ", ".join(f"{count} {kind}{note}" for kind, count, note in _counted(inspections)) or "nothing found"
+    return f"data report: {kept} of {len(inspections)} sources kept; {counts}"
 
 
-def to_json(diagnoses: Sequence[Diagnosis]) -> str:
+def to_json(inspections: Sequence[Inspection]) -> str:
     """A list with one entry per source, sorted by key: ``path``, ``key``, ``split``, the stretch, ``findings``."""
     entries = [
         {
-            "path": diagnosis.source.path,
-            "key": diagnosis.source.key,
-            "split": diagnosis.source.split,
-            "start": diagnosis.source.start,
-            "stop": diagnosis.source.stop,
-            "findings": [asdict(finding) for finding in diagnosis.findings],
+            "path": inspection.source.path,
+            "key": inspection.source.key,
+            "split": inspection.source.split,
+            "start": inspection.source.start,
+            "stop": inspection.source.stop,
+            "findings": [asdict(finding) for finding in inspection.findings],
         }
-        for diagnosis in diagnoses
+        for inspection in inspections
     ]
     return json.dumps(entries, indent=1) + "\n"
 
 
-def to_table(diagnoses: Sequence[Diagnosis]) -> str:
+def to_table(inspections: Sequence[Inspection]) -> str:
     """Counts by kind, and the sources with findings, as Markdown."""
-    lines = ["# What the doctor found", "", summary(diagnoses), ""]
+    lines = ["# Data report", "", summary(inspections), ""]
     lines += [
         f"Silent: below {SILENT_DBFS:g} dBFS. Black: no part brighter than {BLACK_LEVEL:g} of 255. Frozen: no part "
         f"changes by more than {STILL_LEVEL:g} of 255. All of a source: {_WHOLE:.0%} of it; a part: {_LONG_RUN:g} s.",
@@ -173,26 +235,26 @@ def to_table(diagnoses: Sequence[Diagnosis]) -> str:
         "| finding | sources | of these excluded |",
         "|---|---|---|",
     ]
-    excluded = Counter(f.kind for diagnosis in diagnoses for f in diagnosis.findings if f.excludes)
-    lines += [f"| {kind} | {count} | {excluded[kind]} |" for kind, count, _ in _counted(diagnoses)]
+    excluded = Counter(f.kind for inspection in inspections for f in inspection.findings if f.excludes)
+    lines += [f"| {kind} | {count} | {excluded[kind]} |" for kind, count, _ in _counted(inspections)]
     lines += ["", "| source | split | finding | detail | what was done |", "|---|---|---|---|---|"]
-    for diagnosis in diagnoses:
-        for finding in diagnosis.findings:
-            cells = (diagnosis.source.key, diagnosis.source.split, finding.kind, finding.detail, finding.action)
+    for inspection in inspections:
+        for finding in inspection.findings:
+            cells = (inspection.source.key, inspection.source.split, finding.kind, finding.detail, finding.action)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def write_report(diagnoses: Sequence[Diagnosis], cache: Cache) -> None:
+def write_report(inspections: Sequence[Inspection], cache: Cache) -> None:
     """Writes ``doctor.json`` and ``doctor.md`` to the cache's folder."""
-    cache.write_text(cache.cache_dir / "doctor.json", to_json(diagnoses))
-    cache.write_text(cache.cache_dir / "doctor.md", to_table(diagnoses))
+    cache.write_text(cache.cache_dir / "doctor.json", to_json(inspections))
+    cache.write_text(cache.cache_dir / "doctor.md", to_table(inspections))
 
 
-def _counted(diagnoses: Sequence[Diagnosis]) -> Iterator[tuple[FindingKind, int, str]]:
+def _counted(inspections: Sequence[Inspection]) -> Iterator[tuple[FindingKind, int, str]]:
     """Kinds that were found, how often, and a note where none or only some were excluded."""
-    found = Counter(finding.kind for diagnosis in diagnoses for finding in diagnosis.findings)
-    excluded = Counter(f.kind for diagnosis in diagnoses for f in diagnosis.findings if f.excludes)
+    found = Counter(finding.kind for inspection in inspections for finding in inspection.findings)
+    excluded = Counter(f.kind for inspection in inspections for f in inspection.findings if f.excludes)
     for kind in get_args(FindingKind):
         if found[kind]:
             out = excluded[kind]
