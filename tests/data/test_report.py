@@ -17,7 +17,8 @@ from data_fixtures import CLIP, Prepared, entry_bytes, moving_frames, write_clip
 
 from cmmd_lightning import AudioVideoDataModule
 from cmmd_lightning.data import Cache, Folder, Source
-from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, Inspection, inspect_sources, summary, to_table
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, Inspection, inspect_sources
+from cmmd_lightning.data.inspect.written import summary, to_table
 from cmmd_lightning.data.preprocess.facts import Measurement, picture_vectors, sound_vectors
 from cmmd_lightning.media import read_frames, read_sound, write_sound, write_video
 

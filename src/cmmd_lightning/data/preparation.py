@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.inspect.estimate import Estimate, estimate
-from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, FindingKind, Inspection, keep_report, summary
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, FindingKind, Inspection
+from cmmd_lightning.data.inspect.written import keep_report, summary
 from cmmd_lightning.data.preprocess.assemble import Assembler, Job, Written
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.decode import DecodedSources, Failed, Piece
@@ -103,8 +104,8 @@ def prepare(
     stopped at any point, and the next one does what is left. Equal inputs give equal bytes, whatever was there before,
     in whatever order files come. Disk space and time are estimated, and the space is checked, before anything is done.
 
-    ``doctor.json`` and ``doctor.md`` in the cache's folder say what is wrong with each source, see
-    `inspect_sources`. They cover every source that is prepared at the end of this run, by whichever shares of it: the last share tells all.
+    ``doctor.json`` and ``doctor.md`` in the cache's folder say what is wrong with each source, see `inspect_sources`.
+    They cover every source that is prepared at the end of this run, by whichever shares of it: the last tells all.
 
     Args:
         sources: The sources, with unique keys.

@@ -17,17 +17,9 @@ from torch.utils.data import DataLoader
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data.clips import ClipSpec
-from cmmd_lightning.data.inspect.report import (
-    DEFAULT_EXCLUDE,
-    FindingKind,
-    Inspection,
-    inspect_sources,
-    keep_report,
-    kept_report,
-    recorded_sources,
-    summary,
-)
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, FindingKind, Inspection, inspect_sources
 from cmmd_lightning.data.inspect.round_trip import measure_round_trip
+from cmmd_lightning.data.inspect.written import keep_report, kept_report, recorded_sources, summary
 from cmmd_lightning.data.preparation import PrepareReport, prepare
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statistics

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,8 @@ from cmmd_lightning.data.preprocess.content import ContentHashes
 from cmmd_lightning.data.preprocess.entry import EntryInfo, EntryWriter, Moments, entry_bytes
 from cmmd_lightning.data.preprocess.facts import Facts
 from cmmd_lightning.data.preprocess.index import Entry, Index
+from cmmd_lightning.data.preprocess.leftovers import machine, remove_leftovers, write_text
 from cmmd_lightning.data.sources.source import Source
-from cmmd_lightning.media.container import written_whole
 
 __all__ = ["FORMAT_VERSION", "Cache", "EntryInfo", "FailureRecord", "Moments"]
 
@@ -34,8 +31,6 @@ FORMAT_VERSION = 2
 _MEL_SETTINGS = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "floor")
 # Files kept open (mapped into memory) per process.
 _OPEN_FILES = 512
-# Temporary files of other machines that are older belong to a writer that was killed.
-_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ class Cache:
             latent_shape: (C, h, w).
         """
         described = {"version": FORMAT_VERSION, "fps": self.clip.fps}
-        temporary = self._temporary_dir() / f"{key}.{_machine()}.{os.getpid()}"
+        temporary = self._temporary_dir() / f"{key}.{machine()}.{os.getpid()}"
         return EntryWriter(self.path(key), temporary, num_frames, mel_frames, latent_shape, self.clip.n_mels, described)
 
     def finish(self, writer: EntryWriter, *, start: float, facts: Facts) -> None:
@@ -227,7 +222,7 @@ class Cache:
     def write_failure(self, key: str, failure: FailureRecord) -> None:
         """Records that the media behind a name cannot be used."""
         text = json.dumps(asdict(failure) | {"num_frames": self.clip.num_frames}, sort_keys=True)
-        self.write_text(self._failure_path(key), text)
+        write_text(self._failure_path(key), text)
 
     def failure(self, key: str) -> FailureRecord | None:
         """What `write_failure` recorded; None where there is nothing, or it was too short for longer clips."""
@@ -238,12 +233,6 @@ class Cache:
             return FailureRecord(stored["kind"], stored["reason"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-    @staticmethod
-    def write_text(path: Path, text: str) -> None:
-        """Write a text file below the cache's folder, whole or not at all."""
-        with written_whole(path) as temporary:
-            temporary.write_text(text, errors="backslashreplace")
 
     def reload(self) -> None:
         """Learn the content hashes and headers that other processes have recorded since."""
@@ -295,11 +284,8 @@ class Cache:
                     self._held[key] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def remove_leftovers(self) -> None:
-        """Removes temporary files of writers that were killed."""
-        for path in self._temporary_dir().iterdir():
-            with suppress(FileNotFoundError):
-                if _abandoned(path.name) or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+        """Remove temporary files of writers that were killed."""
+        remove_leftovers(self._temporary_dir())
 
     def _failure_path(self, key: str) -> Path:
         return self.cache_dir / "failures" / key[:2] / f"{key}.json"
@@ -323,26 +309,3 @@ class Cache:
         else:
             self._open.move_to_end(key)
         return file
-
-
-def _machine() -> str:
-    """This machine, or the container in it: processes of equal names have different numbers."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in f"{socket.gethostname()}-{space}")
-
-
-def _abandoned(name: str) -> bool:
-    """Whether a temporary file is of a process of this machine that is no more."""
-    machine, _, number = name.rpartition(".")
-    if not machine.endswith(f".{_machine()}") or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False

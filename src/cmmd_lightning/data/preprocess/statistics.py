@@ -14,6 +14,7 @@ import torch
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.preprocess.cache import FORMAT_VERSION, Cache, Moments
+from cmmd_lightning.data.preprocess.leftovers import write_text
 
 # A channel that never changes is left as it is but for its mean.
 _SMALLEST_SCALE = 1e-5
@@ -109,7 +110,7 @@ def measure_statistics(cache: Cache, keys: Iterable[str]) -> Statistics:
             raise ValueError(f"{cache.path(key)}: expected a cache entry, got none; run prepare first")
         moments.append(info.moments)
     statistics = Statistics.of(moments)
-    cache.write_text(path, json.dumps(statistics.to_dict(), indent=2))
+    write_text(path, json.dumps(statistics.to_dict(), indent=2))
     return statistics
 
 
