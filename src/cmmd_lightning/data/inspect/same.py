@@ -21,7 +21,7 @@ _CANDIDATE = 0.9  # correlation from which two sounds are compared more closely
 _LENGTH, _FRAMES = 0.01, 2  # lengths may differ by this share, and by so many frames
 _STRETCHES = 32  # in the longest fingerprint of a sound
 _ROWS = 1 << 16  # pairs compared at once
-_DIRECTIONS = 16  # in which the sounds of entries differ most
+_PARTS = 10  # of the picture, by which pairs are looked for
 
 
 def same_content(infos: Sequence[EntryInfo]) -> Iterator[list[int]]:
@@ -88,24 +88,22 @@ def _pairs(infos: Sequence[EntryInfo]) -> Iterator[tuple[int, int]]:
     chosen = np.array(known, dtype=np.int64)
     if not known:
         return
-    pairs = cKDTree(_places([infos[n] for n in known], units[chosen])).query_pairs(1.0, p=np.inf, output_type="ndarray")
+    pairs = cKDTree(_places([infos[n] for n in known])).query_pairs(1.0, p=np.inf, output_type="ndarray")
     for start in range(0, len(pairs), _ROWS):
         one, other = chosen[pairs[start : start + _ROWS].T]
         near = (units[one] * units[other]).sum(axis=1) > _CANDIDATE
         yield from ((int(a), int(b)) for a, b in zip(one[near], other[near], strict=True) if _same(infos[a], infos[b]))
 
 
-def _places(infos: Sequence[EntryInfo], units: np.ndarray) -> np.ndarray:
+def _places(infos: Sequence[EntryInfo]) -> np.ndarray:
     """Where entries lie (N, D): those that could be the same differ by 1 at most in every dimension.
 
-    These are the length, the brightness of each part of the picture, and the sound in the directions in which the
-    entries differ most.
+    These are the length, and the brightness of those parts of the picture in which the entries differ most.
     """
     lengths = np.log(np.maximum([info.num_frames for info in infos], _FRAMES / _LENGTH)) / -np.log1p(-_LENGTH)
     brightness = np.stack([picture_vectors(info.facts).mean(axis=0) for info in infos]) / _BRIGHTNESS
-    directions = np.linalg.eigh(units.T @ units)[1][:, -_DIRECTIONS:]
-    sound = units @ directions / np.sqrt(2 - 2 * _CANDIDATE)
-    return np.concatenate([lengths[:, None], brightness, sound], axis=1) * (1 - 1e-5)
+    parts = np.argsort(brightness.std(axis=0))[-_PARTS:]
+    return np.concatenate([lengths[:, None], brightness[:, parts]], axis=1) * (1 - 1e-5)
 
 
 def _changes(*vectors: np.ndarray) -> list[np.ndarray]:

@@ -38,7 +38,7 @@ def keep_report(
 
     Writes ``doctor.json`` and ``doctor.md`` to the cache's folder.
     """
-    fingerprint = _fingerprint(sources, cache, exclude, contents)
+    fingerprint = fingerprint_of(sources, cache, exclude, contents)
     there = (cache.cache_dir / "doctor.md").exists()
     inspections = [_stored(*row) for row in cache.index.report(fingerprint)] if there else []
     if not inspections:
@@ -67,7 +67,7 @@ def _stored(source: str, entry: str, findings: str) -> Inspection:
     return Inspection(Source(**json.loads(source)), found, entry)
 
 
-def _fingerprint(
+def fingerprint_of(
     sources: Sequence[Source], cache: Cache, exclude: Collection[str], contents: Mapping[str, str | None] | None
 ) -> str:
     """Hash everything that a report depends on: sources, their entries, what excludes."""
