@@ -1,11 +1,12 @@
 """Clips cut by copying packets: an edit list hides what lies before the cut, and begins inside a frame."""
 
+from itertools import chain
+
 import av
 import pytest
-import torch
 from media_clips import clicks, lit, loudest, numbered_frames
 
-from cmmd_lightning.media import MediaError, iter_frames, iter_sound, probe, read_frames, read_sound, write_video
+from cmmd_lightning.media import MediaError, iter_frames, iter_sound, mux, probe, read_frames, read_sound, write_video
 
 RATES = {"25": 25.0, "21.5": 21.5, "29.97": 30000 / 1001, "30": 30.0, "59.94": 60000 / 1001}
 CUTS = [0.05 + 0.0637 * i for i in range(10)]
@@ -75,6 +76,18 @@ def test_cuts_in_other_containers(clips, tmp_path, suffix):
         assert flash == pytest.approx(click, abs=0.0025)
 
 
+def test_the_picture_of_a_cut_under_a_new_sound(clips, tmp_path):
+    """What is written is in sync for everybody: the cut goes to the frame, nothing hidden is kept."""
+    source, time = clips["25"]
+    cut_packets(source, tmp_path / "cut.mp4", 0.755)
+    sound = clicks(2.0, 48000, (time - 0.755,))
+    mux(tmp_path / "out.mp4", seconds=1.6, video_from=tmp_path / "cut.mp4", sound=sound, sample_rate=48000)
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        (flash,) = [frame.time for frame in out.decode(video=0) if frame.to_ndarray(format="gray")[60, 32] > 128]
+    assert flash == pytest.approx(time - 0.755, abs=0.001)
+    assert flash_and_click(tmp_path / "out.mp4", time - 0.755) == pytest.approx((flash, flash), abs=0.0015)
+
+
 @pytest.mark.parametrize("share", [0.8, 0.9, 0.98])
 def test_a_truncated_cut_is_still_caught(clips, tmp_path, share):
     source, _ = clips["25"]
@@ -92,11 +105,7 @@ def test_a_truncated_cut_is_still_caught(clips, tmp_path, share):
                 out.mux(packet)
     content = (tmp_path / "front.mp4").read_bytes()
     (tmp_path / "short.mp4").write_bytes(content[: int(len(content) * share)])
-    assert any("(truncated" in problem for problem in probe(tmp_path / "short.mp4", verify=True).problems)
+    short = tmp_path / "short.mp4"
+    assert any("(truncated" in problem for problem in probe(short, verify=True).problems)
     with pytest.raises(MediaError, match="truncated or corrupt"):
-        read_to_the_end(tmp_path / "short.mp4")
-
-
-def read_to_the_end(path) -> None:
-    torch.cat([*iter_frames(path, fps=25.0)])
-    torch.cat([*iter_sound(path, sample_rate=16000)])
+        list(chain(iter_frames(short, fps=25.0), iter_sound(short, sample_rate=16000)))

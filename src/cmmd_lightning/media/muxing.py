@@ -6,18 +6,22 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from itertools import islice
+from typing import Any
 
 import torch
 from av.container import OutputContainer
 from torch import Tensor
 
 from .container import MediaError, written_whole
-from .read import iter_frames
+from .fit import Fitter
 from .sound import PcmFile, Sound, StreamSound, is_pcm
 from .stream import NOUN, Kind, frame_rate
-from .timeline import TAIL, MediaFile
-from .write import CRF, Track, checked_sound, mux_tracks, open_output, sound_track, video_track
+from .timeline import TAIL, Decoded, MediaFile
+from .write import CRF, Track, checked_sound, encoded, mux_tracks, open_output, sound_track, video_track
+
+_TICK = Fraction(1, 90000)  # seconds: the clock of a picture that is encoded frame by frame, each at its own time
 
 
 def mux(
@@ -34,10 +38,10 @@ def mux(
 ) -> None:
     """Write one picture and one sound over the span [0, ``seconds``); each is a file's, or given as a tensor.
 
-    A file's H.264 picture in an mp4 or mov is copied packet by packet where it can be cut within one frame of the span;
-    any other is encoded to H.264 at its own size, rate and pixel aspect. A file's AAC sound in an mp4 is copied
-    likewise, cut to the sample; any other is encoded to AAC at its own rate and channels (more than two are mixed to
-    one).
+    A file's H.264 picture is copied packet by packet where it can be cut within one frame of the span; any other is
+    encoded to H.264 at its own size and pixel aspect, each frame at its own time. A file's AAC sound in an mp4 is
+    copied likewise, cut to the sample; any other is encoded to AAC at its own rate and channels (more than two are
+    mixed to one).
 
     Args:
         path: The file to write, .mp4 or .mov.
@@ -94,12 +98,35 @@ def _file_picture(
     media = stack.enter_context(MediaFile(path))
     _check_lasts(media, "video", seconds)
     stream = media.stream("video")
-    if count := _packets_to_copy(media, seconds):
-        return _copied(container, media, "video", count, math.inf)
-    rate = float(frame_rate(stream))
-    count = _frames_within(min(seconds, media.span("video").end), rate)
-    chunks = iter_frames(path, fps=rate, num_frames=count, chunk=16)
-    return video_track(container, chunks, rate, crf, stream.sample_aspect_ratio)
+    count, last = _packets_to_copy(media, seconds)
+    if count:
+        return _copied(container, media, "video", count, seconds, last)
+    fitter, rate = Fitter(None), frame_rate(stream)
+    kept = _kept_times(media.decode("video"), seconds, 1 / float(rate))
+    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in kept)
+    return encoded(container, pictures, _TICK, rate, crf, stream.sample_aspect_ratio, round(seconds / _TICK))
+
+
+def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterator[tuple[float, Any]]:
+    """Each picture that begins before ``seconds`` at its own time; the one on show at 0 from then on.
+
+    Where none is, the first to come stands still, repeated every ``step`` seconds.
+    """
+    shown, begun = None, False
+    for item in items:
+        if item.time < _TICK / 2:
+            shown = item
+            continue
+        if shown and not begun:
+            yield 0.0, shown.frame
+        elif not begun:
+            yield from ((item.time - i * step, item.frame) for i in range(int(item.time / step + 0.01), 0, -1))
+        begun = True
+        if item.time > seconds - 0.0005:
+            return
+        yield item.time, item.frame
+    if shown and not begun:
+        yield 0.0, shown.frame
 
 
 def _file_sound(container: OutputContainer, stack: ExitStack, path: str | os.PathLike[str], seconds: float) -> Track:
@@ -110,7 +137,7 @@ def _file_sound(container: OutputContainer, stack: ExitStack, path: str | os.Pat
         rate = media.stream("audio").codec_context.sample_rate
         end = min(seconds, media.span("audio").end)
         count = sum(packet.pts / rate < end for packet in media.packets("audio"))
-        return _copied(container, media, "audio", count, round(end * rate))
+        return _copied(container, media, "audio", count, end)
     given: Sound = media if isinstance(media, PcmFile) else StreamSound(media)
     blocks, missing = [], round(seconds * given.rate)
     for block in given.blocks(0):
@@ -128,20 +155,25 @@ def _check_lasts(media: MediaFile | PcmFile, kind: Kind, seconds: float) -> None
         raise MediaError(media.path, f"{NOUN[kind]} of at least {seconds:.3f} s", f"{end:.3f} s")
 
 
-def _packets_to_copy(media: MediaFile, seconds: float) -> int:
-    """How many of the first video packets make the span when copied; 0 if copying would not give it within one frame.
+def _packets_to_copy(media: MediaFile, seconds: float) -> tuple[int, float]:
+    """How many of the first video packets make the span when copied, and the time of the last of them to be shown.
+
+    0 where copying would not give the span within one frame.
 
     The first n packets in decoding order can stand alone where they are also the first n to be shown.
     """
     stream = media.stream("video")
     rate = float(frame_rate(stream))
-    late = media.zero or media.span("video").start > 0.5 / rate
-    if late or stream.codec_context.name != "h264" or "mp4" not in media.formats:
-        return 0
-    packets = [(packet.pts, packet.dts, packet.is_discard) for packet in media.packets("video")]
-    if any(pts is None or dts is None or discard for pts, dts, discard in packets):
-        return 0
-    shown = [float(pts * stream.time_base) for pts, _, _ in packets]
+    # an aspect that only another container states would be lost
+    aspect = "mp4" in media.formats or stream.sample_aspect_ratio in (None, 0, 1)
+    if stream.codec_context.name != "h264" or not aspect or media.span("video").start > 0.5 / rate:
+        return 0, 0.0
+    packets = [(p.pts, p.dts, p.is_discard, p.is_keyframe) for p in media.packets("video")]
+    if any(pts is None or dts is None or discard for pts, dts, discard, _ in packets) or not packets[0][3]:
+        return 0, 0.0
+    shown = [float(pts * stream.time_base) - media.zero for pts, *_ in packets]
+    if min(shown) < -_TICK or len(set(shown)) < len(shown):
+        return 0, 0.0
     wanted = sum(time < seconds - 0.01 / rate for time in shown)
     ends = [*sorted(shown)[1:], media.span("video").end]
     for count in (wanted, wanted + 1, wanted - 1):
@@ -149,8 +181,8 @@ def _packets_to_copy(media: MediaFile, seconds: float) -> int:
             continue
         near = count == wanted or abs(ends[count - 1] - seconds) <= 1 / rate
         if near and max(shown[:count]) < min(shown[count:], default=math.inf):
-            return count
-    return 0
+            return count, max(shown[:count])
+    return 0, 0.0
 
 
 def _aac_can_be_copied(media: MediaFile) -> bool:
@@ -161,15 +193,23 @@ def _aac_can_be_copied(media: MediaFile) -> bool:
     return plain and clock and stream.time_base * stream.codec_context.sample_rate == 1
 
 
-def _copied(container: OutputContainer, media: MediaFile, kind: Kind, count: int, end: float) -> Track:
-    """Add a stream like the file's now; copy its first ``count`` packets, cut at ``end`` (in its time base)."""
-    target = container.add_stream_from_template(media.stream(kind))
+def _copied(
+    container: OutputContainer, media: MediaFile, kind: Kind, count: int, seconds: float, last: float = math.inf
+) -> Track:
+    """Add a stream like the file's now; copy its first ``count`` packets.
+
+    None lasts beyond ``seconds``; those that begin at ``last`` or later last until then.
+    """
+    stream = media.stream(kind)
+    target = container.add_stream_from_template(stream)
+    zero, end, still = (round(time / stream.time_base) for time in (media.zero, seconds, min(last, seconds)))
 
     def copy() -> Track:
         for packet in islice(media.packets(kind), count):
-            time = float(packet.dts * packet.time_base)
-            packet.duration = int(min(packet.duration, end - packet.pts))
+            packet.pts, packet.dts = packet.pts - zero, packet.dts - zero
+            if packet.pts >= still or packet.pts + packet.duration > end:
+                packet.duration = max(1, end - packet.pts)
             packet.stream = target
-            yield time, [packet]
+            yield float(packet.dts * packet.time_base), [packet]
 
     return copy()

@@ -110,23 +110,49 @@ def mux_tracks(container: OutputContainer, tracks: Iterable[Track]) -> None:
 
 
 def video_track(
-    container: OutputContainer,
-    frames: Tensor | Iterable[Tensor],
-    fps: float | None,
-    crf: int = CRF,
-    pixel_aspect: Fraction | None = None,
+    container: OutputContainer, frames: Tensor | Iterable[Tensor], fps: float | None, crf: int = CRF
 ) -> Track:
-    """Add an H.264 stream now; encode the frames as the returned track is drawn."""
-    chunks = iter([frames] if isinstance(frames, Tensor) else frames)
-    first = next((chunk for chunk in chunks if len(chunk)), None)
+    """Add an H.264 stream now, of frames at a constant rate; encode them as the returned track is drawn."""
+    rate = Fraction(_positive("fps", fps)).limit_denominator(1001)
+
+    def pictures() -> Iterator[tuple[int, Tensor]]:
+        numbers, size = itertools.count(), None
+        for chunk in [frames] if isinstance(frames, Tensor) else frames:
+            for picture in _checked(chunk, size):
+                size = tuple(picture.shape[1:])
+                yield next(numbers), picture
+
+    return encoded(container, pictures(), 1 / rate, rate, crf)
+
+
+def encoded(
+    container: OutputContainer,
+    pictures: Iterator[tuple[int, Tensor]],
+    time_base: Fraction,
+    rate: Fraction,
+    crf: int,
+    pixel_aspect: Fraction | None = None,
+    end: int | None = None,
+) -> Track:
+    """Add an H.264 stream now; encode the pictures, each with its own time, as the returned track is drawn.
+
+    Args:
+        container: Where to.
+        pictures: Rising times, in units of ``time_base``, with uint8 (3, H, W).
+        time_base: Seconds.
+        rate: About how many come in a second.
+        crf: x264's constant rate factor.
+        pixel_aspect: Width of a pixel over its height; None for 1.
+        end: When the last picture ends, in units of ``time_base``; None for one unit after it begins.
+    """
+    first = next(pictures, None)
     if first is None:
         raise ValueError("frames: expected at least one frame, got none")
-    height, width = _checked(first).shape[2:]
-    rate = Fraction(_positive("fps", fps)).limit_denominator(1001)
+    height, width = first[1].shape[1:]
     stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "fast", **X264_EXACT})
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     context = stream.codec_context
-    context.time_base = 1 / rate
+    context.time_base = time_base
     context.sample_aspect_ratio = pixel_aspect or Fraction(1)
     context.gop_size = max(12, round(rate))  # a key frame a second: cheap to seek
     context.colorspace = context.color_primaries = context.color_trc = _BT601
@@ -134,21 +160,19 @@ def video_track(
     context.thread_count = 1 if height * width < 500_000 else 4  # fixed: x264's output depends on it
 
     def encode() -> Track:
-        numbers = itertools.count()
         reformatter = VideoReformatter()
-        for chunk in itertools.chain([first], chunks):
-            for picture in _checked(chunk, (height, width)).permute(0, 2, 3, 1).numpy():
-                rgb = av.VideoFrame.from_ndarray(_even(picture), format="rgb24")
-                frame = reformatter.reformat(
-                    rgb,
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU601,
-                    dst_color_range=_LIMITED_RANGE,
-                    threads=1,
-                )
-                frame.pts, frame.time_base = next(numbers), 1 / rate
-                yield float(frame.pts / rate), [_lasting(packet) for packet in stream.encode(frame)]
-        yield float(next(numbers) / rate), [_lasting(packet) for packet in stream.encode(None)]
+        lasts: dict[int, int] = {}
+        current: tuple[int, Tensor] | None = first
+        while current is not None:
+            (time, picture), current = current, next(pictures, None)
+            rgb = av.VideoFrame.from_ndarray(_even(picture.permute(1, 2, 0).numpy()), format="rgb24")
+            frame = reformatter.reformat(
+                rgb, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=_LIMITED_RANGE, threads=1
+            )
+            frame.pts, frame.time_base = time, time_base
+            lasts[time] = max(1, (current[0] if current else end or 0) - time)
+            yield float(time * time_base), [_lasting(packet, lasts) for packet in stream.encode(frame)]
+        yield float((time + 1) * time_base), [_lasting(packet, lasts) for packet in stream.encode(None)]
 
     return encode()
 
@@ -178,14 +202,13 @@ def sound_track(container: OutputContainer, sound: Tensor, sample_rate: int | No
     return encode()
 
 
-def _lasting(packet: Packet) -> Packet:
-    """The packet, lasting one frame where the encoder left its duration open."""
-    if not packet.duration:
-        packet.duration = 1
+def _lasting(packet: Packet, lasts: dict[int, int]) -> Packet:
+    """The packet, with how long its picture lasts: encoders leave it open, or guess it from the rate."""
+    packet.duration = lasts.pop(packet.pts or 0)
     return packet
 
 
-def _checked(chunk: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def _checked(chunk: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
     if chunk.dtype != torch.uint8 or chunk.ndim != 4 or chunk.shape[1] != 3:
         raise ValueError(f"frames: expected uint8 (T, 3, H, W), got {chunk.dtype} {tuple(chunk.shape)}")
     if size is not None and tuple(chunk.shape[2:]) != size:
