@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cmmd_lightning import AudioVideoDataModule
-from cmmd_lightning.data import Source
+from cmmd_lightning.data import Cache, Source
 from cmmd_lightning.data.inspect.written import fingerprint_of
 from cmmd_lightning.data.preprocess.entry import Moments
 from cmmd_lightning.data.preprocess.facts import Facts
@@ -68,6 +68,7 @@ def main() -> None:
             make_up(data, Path(folder, "media"), args.entries)
             subprocess.run([sys.executable, __file__, "--cache_dir", f"{folder}/cache"], check=True)
         return
+    Cache.hold = lambda *_: None  # type: ignore[method-assign]  # there is nothing in the files
     data = AudioVideoDataModule(str(Path(args.cache_dir).parent / "media"), args.cache_dir, num_workers=0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()

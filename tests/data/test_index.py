@@ -1,11 +1,13 @@
 """The index: what a start needs, computed once, read once, without the media."""
 
+import errno
 import json
 import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from data_fixtures import CLIP, Prepared, write_clip
@@ -127,3 +129,29 @@ def test_shares_take_the_gpus_in_turn(prepared: Prepared, monkeypatch: pytest.Mo
     for index in (1, 2, 3):
         data.prepare((index, 3))
     assert devices == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+def test_a_full_disk_is_told_in_one_line(prepare_into: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Cache, "finish", full)
+    with pytest.raises(
+        ValueError, match="expected room for 7 entries, got No space left on device; what is done is kept"
+    ):
+        prepare_into(tmp_path)
+    monkeypatch.undo()
+    assert len(prepare_into(tmp_path).report.prepared) == 7
+
+
+def test_little_shared_memory_is_told(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = data_of(prepared.folder, prepared.cache.cache_dir)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=64_000_000))
+    data.train_dataloader()
+    assert "--data.num_workers" not in caplog.text
+    data.num_workers = 1
+    data.train_dataloader()
+    assert "/dev/shm: 64 MB are free" in caplog.text
+    assert "--data.num_workers 0" in caplog.text

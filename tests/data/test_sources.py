@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,9 @@ def test_python_hands_over_a_source_or_a_list(rendered: Path, tmp_path: Path) ->
         ValueError, match=r"source: expected folder, aist, epic_sounds, grid, a DataSource .*got 'films'"
     ):
         AudioVideoDataModule(source="films")  # type: ignore[arg-type]
+
+
+def test_names_that_are_not_utf8_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a.mp4", os.fsdecode(b"caf\xe9.mp4"))
+    assert [source.key for source in Folder().sources(str(tmp_path))] == ["a.mp4"]
+    assert f"{tmp_path}/caf\\xe9.mp4: expected a name in UTF-8, got other bytes; left out, rename it" in caplog.messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -149,6 +150,11 @@ def prepare(
         assembler = Assembler(cache, codec.to(device), jobs, batch_size=size, device=device)
         try:
             _assemble(pieces, assembler, list(todo.values()), report, progress)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            wanted = f"room for {len(todo)} entries"
+            raise ValueError(f"{cache_dir}: expected {wanted}, got {error.strerror}; what is done is kept") from error
         finally:
             assembler.close()
             codec.to(home)

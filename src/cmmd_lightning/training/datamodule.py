@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +34,9 @@ from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
 
 logger = logging.getLogger(__name__)
+
+# Batches travel from loader processes by shared memory; containers often have 64 MB of it.
+_SHARED_BYTES = 128 * 2**20
 
 ShortName = Literal["folder", "aist", "epic_sounds", "grid"]
 BUILT_IN: dict[str, type[DataSource]] = {"folder": Folder, "aist": Aist, "epic_sounds": EpicSounds, "grid": Grid}
@@ -271,6 +275,11 @@ class AudioVideoDataModule(pl.LightningDataModule):
         return 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[dict[str, Tensor]]:
+        shared = Path("/dev/shm")
+        free = shutil.disk_usage(shared).free if self.num_workers and shared.is_dir() else _SHARED_BYTES
+        if free < _SHARED_BYTES:
+            line = "/dev/shm: %.0f MB are free, which may be too few for loader processes: if they die, %s"
+            logger.warning(line, free / 1e6, "--data.num_workers 0, or more shared memory (docker run --shm-size 1g)")
         drawing = getattr(self.trainer and self.trainer.lightning_module, "drawing", None)
         return DataLoader(
             dataset,

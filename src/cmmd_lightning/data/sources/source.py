@@ -149,8 +149,21 @@ def media_folder(root: str) -> Path:
 
 
 def videos_below(folder: Path) -> list[Path]:
-    """The video files of a folder tree, sorted."""
-    return [path for path in find_media([folder]) if path.suffix.lower() in VIDEO_SUFFIXES]
+    """Find the video files of a folder tree, sorted; those whose names are not UTF-8 are named and left out."""
+    videos = [path for path in find_media([folder]) if path.suffix.lower() in VIDEO_SUFFIXES]
+    odd = [path for path in videos if not _is_utf8(path)]
+    for path in odd:
+        name = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+        logger.warning("%s: expected a name in UTF-8, got other bytes; left out, rename it", name)
+    return [path for path in videos if path not in odd] if odd else videos
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def counts_by_split(sources: Iterable[Source]) -> str:
