@@ -66,7 +66,7 @@ def test_its_metadata(wheel):
         lines = archive.read(name).decode().splitlines()
     assert f"Version: {cmmd_lightning.__version__}" in lines
     assert "License-Expression: Apache-2.0" in lines
-    assert "Provides-Extra: vocos" in lines
+    assert "Provides-Extra: speech" in lines
     assert "# cmmd_lightning" in lines  # the README is the description
 
 

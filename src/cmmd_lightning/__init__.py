@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cmmd_lightning.training.ema import EMA
     from cmmd_lightning.training.module import CMMD
     from cmmd_lightning.training.sample_logger import SampleLogger
+    from cmmd_lightning.training.vocoder import VocoderModule
     from cmmd_lightning.training.watch import Watch
 
 # loaded at first use, so that the ground floor (metrics, media) can be imported without Lightning
@@ -34,6 +35,7 @@ _HOMES = {
     "ObjectiveSpec": "diffusion.objective_spec",
     "SampleLogger": "training.sample_logger",
     "StepCheckpoint": "training.checkpoint",
+    "VocoderModule": "training.vocoder",
     "Watch": "training.watch",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "ObjectiveSpec",
     "SampleLogger",
     "StepCheckpoint",
+    "VocoderModule",
     "Watch",
 ]
 

@@ -89,3 +89,14 @@ def test_training_it_averages_errors_of_the_latents_away(tmp_path):
     after = flicker()
     assert after[0] < 0.9 * before[0]
     assert after[1] < 0.95 * before[1]
+
+
+def test_units_that_were_pushed_below_zero_still_learn():
+    """With ReLU and 2e-3 from the first step, all units of a decoder died, and the PSNR stood still ever after."""
+    module = FrameAutoencoderModule(kind="clip_autoencoder", block_out_channels=[16, 24], latent_channels=6)
+    codec = module.codec
+    with torch.no_grad():
+        codec.decoder_in.bias.fill_(-100.0)
+        codec.decoder_up.bias.fill_(-100.0)
+    codec.reconstruct_clips(latents_of(1, 3)).square().mean().backward()
+    assert codec.decoder_out.weight.grad.abs().sum() > 0

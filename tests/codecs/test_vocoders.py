@@ -7,7 +7,7 @@ import yaml
 from cmmd_lightning.codecs import (
     GriffinLimVocoder,
     LogMel,
-    VocosVocoder,
+    Vocos,
     build_vocoder,
     log_spectral_distance,
     sound_round_trip,
@@ -98,7 +98,7 @@ def test_misfit_input_is_refused():
     with pytest.raises(ValueError, match="2001 samples need 11 frames of 200 samples, got 10"):
         vocoder(torch.zeros(1, 80, 10), 2001)
     for name in ("hifigan", "vocos", "vocos:"):
-        with pytest.raises(ValueError, match="expected 'griffin_lim' or 'vocos:PATH_OR_HUB_NAME'"):
+        with pytest.raises(ValueError, match="expected 'griffin_lim', the path of a vocoder"):
             build_vocoder(name, LogMel())
 
 
@@ -117,14 +117,14 @@ def vocos_folder(tmp_path_factory):
 
 
 def test_vocos_gives_what_the_package_gives(vocos_folder):
-    from vocos import Vocos
+    from vocos import Vocos as Original
 
     mel = LogMel(24000, 1024, 256, 100)
     vocoder = build_vocoder(f"vocos:{vocos_folder}", mel)
-    assert isinstance(vocoder, VocosVocoder)
+    assert isinstance(vocoder, Vocos)
     sound = 0.1 * torch.randn(2, 256 * 40, generator=torch.Generator().manual_seed(0))
     found = vocoder(mel(sound), 256 * 40)
-    original = Vocos.from_hparams(str(vocos_folder / "config.yaml")).eval()
+    original = Original.from_hparams(str(vocos_folder / "config.yaml")).eval()
     original.load_state_dict(torch.load(vocos_folder / "pytorch_model.bin", weights_only=True))
     expected = original(sound)
     assert found.shape == expected.shape == (2, 256 * 40)
@@ -154,13 +154,13 @@ def with_part(tmp_path, vocos_folder, part, **changes):
 def test_vocos_of_other_kinds_are_refused(tmp_path, vocos_folder):
     mel = LogMel(24000, 1024, 256, 100)
     name = with_part(tmp_path, vocos_folder, "feature_extractor", class_path="vocos.feature_extractors.EncodecFeatures")
-    with pytest.raises(ValueError, match=r"takes a Mel spectrogram, got vocos\.feature_extractors\.EncodecFeatures"):
+    with pytest.raises(ValueError, match=r"a feature_extractor of class .*, got vocos.*\.EncodecFeatures"):
         build_vocoder(name, mel)
     name = with_part(tmp_path, vocos_folder, "feature_extractor", init_args={"padding": "same"})
     with pytest.raises(ValueError, match="got padding 'same'"):
         build_vocoder(name, mel)
     name = with_part(tmp_path, vocos_folder, "head", class_path="subprocess.Popen", init_args={"args": "true"})
-    with pytest.raises(ValueError, match=r"from the package vocos, got subprocess\.Popen"):
+    with pytest.raises(ValueError, match=r"a head of class vocos\.heads\.ISTFTHead, got subprocess\.Popen"):
         build_vocoder(name, mel)
     name = with_part(tmp_path, vocos_folder, "head", init_args={"dim": 16, "n_fft": 512, "hop_length": 256})
     with pytest.raises(ValueError, match=r"pytorch_model\.bin: expected the weights of its config\.yaml"):

@@ -8,8 +8,8 @@ import torch
 from data_fixtures import CLIP
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.data import Folder, FrameDataset, Source, StreamSampler, of_split
-from cmmd_lightning.media import MediaError, read_frames
+from cmmd_lightning.data import Folder, FrameDataset, SoundDataset, Source, StreamSampler, of_split
+from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound
 
 
 @pytest.fixture
@@ -100,3 +100,25 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         dataset[0, 0]
     with pytest.raises(ValueError, match="expected sources and frames_per_item >= 1"):
         FrameDataset([], CLIP)
+
+
+def test_stretches_of_sound(sources: list[Source]) -> None:
+    dataset = SoundDataset(sources[:1], CLIP, frames_per_item=4, seed=3)
+    whole = read_sound(sources[0].path, start=0.0, num_samples=CLIP.sample_rate, sample_rate=CLIP.sample_rate)
+    item = dataset[0, 0]["sound"]
+    assert item.shape == (CLIP.samples_of(4),)
+    windows = whole.unfold(0, len(item), 1)
+    assert float((windows - item).abs().amax(1).min()) < 1e-3 < float(item.abs().max())
+    assert not torch.equal(dataset[1, 0]["sound"], item)
+    assert torch.equal(SoundDataset(sources[:1], CLIP, frames_per_item=4, seed=3)[0, 0]["sound"], item)
+
+
+def test_sound_files_are_sources_of_sound(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        write_sound(tmp_path / f"{name}.wav", torch.full((8000,), 0.1 * (number + 1)), 8000)
+    with pytest.raises(ValueError, match="expected video files"):
+        Folder().sources(str(tmp_path))
+    sources = Folder(val_fraction=0, sound_files=True).sources(str(tmp_path))
+    dataset = SoundDataset(sources, CLIP, frames_per_item=2)
+    assert [round(float(dataset[i]["sound"].mean()), 2) for i in range(2)] == [0.1, 0.2]
+    assert len(of_split(sources, "train")) == 2

@@ -14,7 +14,7 @@ SECONDS = 3.0
 
 
 def cut_packets(source, path, start: float, seconds: float | None = None) -> None:
-    """Copy the packets from the key frame before ``start`` on, as ``ffmpeg -c copy`` does; times count from the cut."""
+    """Copy the packets from the key frame before ``start`` on, with times from there on, as ``ffmpeg -c copy`` does."""
     options = (
         {"avoid_negative_ts": "disabled"} if str(path).endswith(("mp4", "mov")) else {}
     )  # others have no edit lists

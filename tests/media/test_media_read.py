@@ -1,7 +1,10 @@
 """Sizes, shapes, colours, rotation; sound at other rates and in other files."""
 
 import math
+import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +15,7 @@ from cmmd_lightning.media import (
     MediaError,
     iter_frames,
     iter_sound,
+    mux,
     probe,
     read_frames,
     read_sound,
@@ -53,8 +57,6 @@ def test_colours_of_other_matrices(tmp_path, height):
         128 + 224 * (rgb[0] - luma) / 1.5748 / 255,
     ]
     path = tmp_path / "clip.mp4"
-    import av
-
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "5"})
         stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
@@ -134,9 +136,80 @@ def test_rotation_mark_is_followed(tmp_path, degrees, shape, green):
     assert read_frames(path, num_frames=1, fps=10.0, size=(40, 20))[0].shape == (3, 40, 20)
 
 
+MATRICES = {  # (a, b, c, d): (x, y) goes to (a x + c y, b x + d y); then where the left and the top side come to lie
+    "plain": ((1, 0, 0, 1), "left", "top"),
+    "mirrored": ((-1, 0, 0, 1), "right", "top"),
+    "upside down": ((1, 0, 0, -1), "left", "bottom"),
+    "half turn": ((-1, 0, 0, -1), "right", "bottom"),
+    "clockwise": ((0, 1, -1, 0), "top", "right"),
+    "counterclockwise": ((0, -1, 1, 0), "bottom", "left"),
+    "diagonal": ((0, 1, 1, 0), "top", "left"),
+    "other diagonal": ((0, -1, -1, 0), "bottom", "right"),
+}
+
+
+def sides(picture: torch.Tensor) -> tuple[str, str]:
+    """Where the red and the green side of a picture are."""
+    picture = picture.float()
+    strips = {
+        "left": picture[:, 16:-16, :6],
+        "right": picture[:, 16:-16, -6:],
+        "top": picture[:, :6, 16:-16],
+        "bottom": picture[:, -6:, 16:-16],
+    }
+    means = {side: strip.mean((1, 2)) for side, strip in strips.items()}
+    red = max(means, key=lambda side: float(means[side][0] - means[side][1]))
+    return red, max(means, key=lambda side: float(means[side][1] - means[side][0]))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])  # copied when written; encoded when written
+@pytest.mark.parametrize("name", MATRICES)
+def test_all_orientations(tmp_path, name, codec):
+    """A display matrix has eight orientations; they are read, and hold in what is written."""
+    (a, b, c, d), left, top = MATRICES[name]
+    picture = torch.full((3, 64, 96), 40, dtype=torch.uint8)
+    picture[:, :, :12] = torch.tensor([220, 20, 20])[:, None, None]
+    picture[:, :12] = torch.tensor([20, 220, 20])[:, None, None]
+    path, out = tmp_path / "given.mp4", tmp_path / "out.mp4"
+    write_as(path, (codec, picture.expand(10, 3, 64, 96), range(10), 10), prepare=low_aspect)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    moved = 96 * (a < 0) + 64 * (c < 0), 96 * (b < 0) + 64 * (d < 0)
+    entries = (a << 16, b << 16, 0, c << 16, d << 16, 0, moved[0] << 16, moved[1] << 16, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", *entries)
+    path.write_bytes(data)
+    mux(out, seconds=1.0, video_from=path, sound=torch.zeros(16000), sample_rate=16000)
+    for file in (path, out):
+        read = read_frames(file, num_frames=1, fps=1.0)[0]
+        assert sides(read) == (left, top)
+        assert read.shape[1:] == (probe(file).height, probe(file).width) == ((64, 96) if a else (96, 64))
+        whole = (64, 128) if a else (128, 64)
+        assert sides(read_frames(file, num_frames=1, fps=1.0, size=whole)[0]) == (left, top)
+    boxed = [read_frames(file, num_frames=1, fps=1.0, size=(48, 48), fit="letterbox") for file in (path, out)]
+    assert (boxed[0].float() - boxed[1].float()).abs().mean() < 3
+
+
+def low_aspect(stream):
+    stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+
+def test_a_picture_that_changes_its_size(tmp_path):
+    """As screen and browser recorders write it: all pictures come in the first one's size."""
+    path = tmp_path / "grows.ts"
+    parts = []
+    for size in (64, 96):
+        write_as(tmp_path / "part.ts", ("mpeg2video", halves(size, size).repeat(4, 1, 1, 1), range(12), 25))
+        parts.append((tmp_path / "part.ts").read_bytes())
+    path.write_bytes(b"".join(parts))
+    with av.open(str(path)) as container:
+        assert {frame.height for frame in container.decode(video=0)} == {64, 96}
+    shown = torch.cat(list(iter_frames(path, fps=25.0)))
+    assert shown.shape[1:] == (3, 64, 64)
+    assert {colour_at(picture, 0.8, 0.2) for picture in shown} == {"r"}
+
+
 def test_pixel_aspect_is_respected(tmp_path):
     """96 x 192 pixels, each half as wide as high, are a square picture: nothing is cropped."""
-    from fractions import Fraction
 
     def narrow(stream):
         stream.codec_context.sample_aspect_ratio = Fraction(1, 2)
@@ -255,8 +328,6 @@ def test_spans_of_sound_beyond_the_end(tmp_path):
 def test_gaps_in_the_sound_are_silent(tmp_path):
     """Sound that pauses in its file's times: what follows stays at its time."""
     path = tmp_path / "gap.mkv"
-    import av
-
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
         for start in (0, 8000, 24000):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm
+from cmmd_lightning.models.blocks import TimeAttention, attend, by_clip, by_frame, group_norm
 from cmmd_lightning.models.embeddings import TimesEmbedding, sinusoidal_embedding
 from cmmd_lightning.models.fusion import CrossAttentionFusion, EasyFusion, build_fusion, clip_positions, resample_time
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
@@ -58,6 +58,28 @@ def test_folding_into_batches_is_the_reshape_it_says_and_costs_no_copy(height):
 
 def test_groups_hold_at_least_eight_channels():
     assert [group_norm(c).num_groups for c in (4, 8, 16, 24, 96, 512, 1024)] == [1, 1, 2, 3, 12, 32, 32]
+
+
+@pytest.mark.parametrize("length", [5, 70])  # written out, and through torch's own kernel
+def test_attention_in_bfloat16_is_attention(length):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (torch.randn(3, 2, length, 8, generator=generator) for _ in range(3))
+    expected = torch.softmax(q @ k.mT / 8**0.5, -1) @ v
+    torch.testing.assert_close(attend(q, k, v), expected, atol=1e-5, rtol=1e-4)
+    rough = attend(*(part.bfloat16() for part in (q, k, v)))
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), expected, atol=0.05, rtol=0.02)
+
+
+def test_under_autocast_norms_run_in_float32_and_the_network_stays_what_it_is():
+    norm, x = group_norm(16), torch.randn(2, 16, 5, 1).bfloat16()
+    assert norm.bfloat16()(x).dtype == torch.bfloat16
+    net = network(nudge=0.05, time_attention_levels=(0,))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert group_norm(16)(x).dtype == torch.float32
+        rough = net(*inputs())
+    for ours, exact in zip(rough, net(*inputs()), strict=True):
+        assert (ours.float() - exact).norm() < 0.03 * exact.norm()
 
 
 def test_times_are_seen_apart():
@@ -165,6 +187,29 @@ def test_cross_attention_sees_large_pictures_on_a_grid():
     for height, width in [(16, 16), (12, 3), (2, 2)]:
         fusion(torch.randn(1, 8, 5, height * width), torch.randn(1, 16, 7, 1), height)
     assert [tuple(shape[1:3]) for shape in seen] == [(5, 16), (5, 12), (5, 4)]
+
+
+def test_attention_over_time_sees_the_same_place_at_all_times_and_their_order():
+    torch.manual_seed(0)
+    attention = TimeAttention(16, head_channels=8)
+    nn.init.normal_(attention.out.weight, std=0.5)
+    x = torch.randn(2, 16, 5, 6)
+    changed = x.clone()
+    changed[0, :, 2, 3] += torch.randn(16)  # one place at one time; the norm carries a little of it everywhere
+    difference = (attention(x) - x - attention(changed) + changed).abs().amax(1)
+    assert difference[0, :, 3].min() > 3 * difference[0, :, [0, 1, 2, 4, 5]].max()
+    assert difference[1].max() < 1e-5
+    moved = attention(x.flip(2)).flip(2)
+    assert not torch.allclose(attention(x), moved, atol=1e-3)
+
+
+def test_levels_with_attention_over_time_start_as_without():
+    net, plain = network(time_attention_levels=(0,)), network()
+    added = {name for name in dict(net.named_parameters()) if ".time_attention." in name}
+    assert {name.split(".time_attention")[0] for name in added} == {"down.0", "up.0"}
+    net.load_state_dict(plain.state_dict(), strict=False)
+    for ours, theirs in zip(net(*inputs()), plain(*inputs()), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_untrained_network_predicts_zero():

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from cmmd_lightning import CMMD, ClipSpec, NetworkSpec
+from cmmd_lightning.codecs.frames import PixelUnshuffleCodec
 from cmmd_lightning.media import probe, read_frames, read_sound, write_sound, write_video
 from cmmd_lightning.prediction.generation import _examples_at_once, decode_long_sound, generate
 from cmmd_lightning.prediction.inputs import InputBatch, load_input, predict_dataloader
@@ -401,7 +402,7 @@ def test_a_film_without_sound_cannot_give_pictures(model, tmp_path):
 
 def test_a_model_that_gives_nan_is_reported_not_written(model, media, tmp_path, monkeypatch):
     monkeypatch.setattr(CMMD, "decode_sound", lambda self, mel, n: torch.full((len(mel), n), torch.nan))
-    monkeypatch.setattr(CMMD, "decode_latents", lambda self, latents: torch.full((1, 3, 8, 32, 32), torch.nan))
+    monkeypatch.setattr(PixelUnshuffleCodec, "reconstruct", lambda self, x: torch.full((len(x), 3, 32, 32), torch.nan))
     for task, path in {"video_to_audio": media / "a.mp4", "audio_to_video": media / "b.mp4"}.items():
         writer = predict(model, spec_for(task, [path], tmp_path / task))
         assert len(writer.failed) == 1

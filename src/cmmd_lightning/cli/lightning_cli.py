@@ -31,6 +31,15 @@ logger = logging.getLogger(__name__)
 _MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
 
 
+def _with_default_model(args: list[str]) -> list[str]:
+    """The arguments with CMMD as the model that flags and configs may replace.
+
+    As the parser's default, its own settings would stay where a config names another class that has such settings too.
+    """
+    first = sum(not arg.startswith("-") for arg in args[:1])  # after the subcommand
+    return [*args[:first], "--model=cmmd_lightning.CMMD", *args[first:]]
+
+
 class CMMDCLI(LightningCLI):
     """LightningCLI with CMMD as the default model, its sizes handed to the data, and ``predict`` on files."""
 
@@ -42,7 +51,7 @@ class CMMDCLI(LightningCLI):
             LightningModule,
             AudioVideoDataModule,
             subclass_mode_model=True,
-            args=args,
+            args=_with_default_model(self.typed),
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
@@ -58,7 +67,6 @@ class CMMDCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """CMMD is the model where none is named."""
-        parser.set_defaults({"model": {"class_path": "cmmd_lightning.CMMD"}})
         parser.set_defaults({"data.source": {"class_path": "cmmd_lightning.data.Folder"}})
         if self.command is not None:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
@@ -99,8 +107,9 @@ class CMMDCLI(LightningCLI):
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
             model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
             flags.pop("pretrained", None)
-        if last:  # the same command again: where the codec came from is not in the checkpoint, the codec is
+        if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
             flags.pop("codec.path", None)
+            flags.pop("vocoder", None)
         refuse_overruled(flags, stored, self.checkpoint)
         if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
@@ -117,7 +126,7 @@ class CMMDCLI(LightningCLI):
                         f"--data.{name}.{flag}: data are cut as the model wants, see --model.{name}.{flag}"
                     )
                 config.data[name] = sizes[name]
-        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind == "autoencoder_kl":
+        if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
             config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
         if self.subcommand != "fit":
             self.save_config_callback = None

@@ -120,7 +120,7 @@ def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], pat
 
     Args:
         settings: The model's part of the config.
-        stored: The checkpoint's hyperparameters; its codec is resolved, and not compared. Of ``pretrained`` it counts
+        stored: The checkpoint's hyperparameters; its codecs are resolved, and not compared. Of ``pretrained`` it counts
             only whether there is one: its file may have moved.
         path: The checkpoint.
 
@@ -129,7 +129,7 @@ def refuse_other_run(settings: Mapping[str, Any], stored: Mapping[str, Any], pat
     """
     for name, value in settings.items():
         kept = stored.get(name)
-        if name == "codec" or name not in stored or (name == "pretrained" and value and kept):
+        if name in ("codec", "vocoder") or name not in stored or (name == "pretrained" and value and kept):
             continue
         pairs = {name: (value, kept)}
         if isinstance(value, Mapping) and isinstance(kept, Mapping):

@@ -11,7 +11,9 @@ from cmmd_lightning.codecs.frames import (
 from cmmd_lightning.codecs.loading import build_frame_codec
 from cmmd_lightning.codecs.mel import LogMel
 from cmmd_lightning.codecs.quality import frame_round_trip, log_spectral_distance, psnr, sound_round_trip
-from cmmd_lightning.codecs.vocoders import GriffinLimVocoder, VocosVocoder, build_vocoder
+from cmmd_lightning.codecs.vocoder_loading import build_vocoder
+from cmmd_lightning.codecs.vocoders import GriffinLimVocoder, Vocoder
+from cmmd_lightning.codecs.vocos import Vocos
 
 __all__ = [
     "AutoencoderKLCodec",
@@ -20,7 +22,8 @@ __all__ = [
     "GriffinLimVocoder",
     "LogMel",
     "PixelUnshuffleCodec",
-    "VocosVocoder",
+    "Vocoder",
+    "Vocos",
     "build_frame_codec",
     "build_vocoder",
     "frame_round_trip",

@@ -23,6 +23,7 @@ class ClipAutoencoderSpec:
         encoder_blocks: Residual blocks of the encoder at each of the two resolutions.
         decoder_blocks: Residual blocks of the decoder at each.
         kernels: Frames that one block of the decoder sees, at each resolution, odd; 1 is none but its own.
+        negative_slope: Of the leaky rectifiers; 0 is ReLU, whose units a high learning rate kills for good.
 
     Raises:
         ValueError: If a kernel is even.
@@ -33,6 +34,7 @@ class ClipAutoencoderSpec:
     encoder_blocks: int = 1
     decoder_blocks: int = 2
     kernels: tuple[int, int] = (3, 5)
+    negative_slope: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("channels", "kernels"):
@@ -48,8 +50,9 @@ class ClipAutoencoderSpec:
 class _Block(nn.Module):
     """Residual block over space and, with a kernel above 1, another over time; both start as nothing."""
 
-    def __init__(self, channels: int, kernel: int = 1) -> None:
+    def __init__(self, channels: int, slope: float, kernel: int = 1) -> None:
         super().__init__()
+        self.rectify = nn.LeakyReLU(slope)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = _zeroed(nn.Conv2d(channels, channels, 3, padding=1))
         self.time: nn.Module | None = None
@@ -58,11 +61,11 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """(B T, C, h, w), T -> the same shape."""
-        x = x + self.second(functional.relu(self.first(functional.relu(x))))
+        x = x + self.second(self.rectify(self.first(self.rectify(x))))
         if self.time is None:
             return x
         size = x.shape[2:]
-        by_clip = functional.relu(x).permute(0, 2, 3, 1).reshape(-1, frames, size[0] * size[1], x.shape[1])
+        by_clip = self.rectify(x).permute(0, 2, 3, 1).reshape(-1, frames, size[0] * size[1], x.shape[1])
         over_time = self.time(by_clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + over_time.reshape(len(x), *size, x.shape[1]).permute(0, 3, 1, 2)
 
@@ -87,19 +90,21 @@ class ClipAutoencoderCodec(FrameCodec):
         config = CodecConfig("clip_autoencoder", None, unshuffle, spec.to_dict(), True)
         super().__init__(config, spec.latent_channels, 2 * unshuffle)
         fine, coarse = spec.channels
+        slope = spec.negative_slope
+        self.rectify = nn.LeakyReLU(slope)
         pixels, latents = 3 * unshuffle**2, spec.latent_channels
         patterns, gains = block_basis(latents, self.downsample)
         self.register_buffer("patterns", patterns, persistent=False)
         self.register_buffer("gains", gains.view(-1, 1, 1), persistent=False)
         self.encoder_in = nn.Conv2d(pixels, fine, 3, padding=1)
-        self.encoder_fine = nn.ModuleList(_Block(fine) for _ in range(spec.encoder_blocks))
+        self.encoder_fine = nn.ModuleList(_Block(fine, slope) for _ in range(spec.encoder_blocks))
         self.encoder_down = nn.Conv2d(fine, coarse, 4, 2, 1)
-        self.encoder_coarse = nn.ModuleList(_Block(coarse) for _ in range(spec.encoder_blocks))
+        self.encoder_coarse = nn.ModuleList(_Block(coarse, slope) for _ in range(spec.encoder_blocks))
         self.encoder_out = _zeroed(nn.Conv2d(coarse, 2 * latents, 3, padding=1))
         self.decoder_in = nn.Conv2d(latents, coarse, 3, padding=1)
-        self.decoder_coarse = nn.ModuleList(_Block(coarse, spec.kernels[1]) for _ in range(spec.decoder_blocks))
+        self.decoder_coarse = nn.ModuleList(_Block(coarse, slope, spec.kernels[1]) for _ in range(spec.decoder_blocks))
         self.decoder_up = nn.Conv2d(coarse, 4 * fine, 1)
-        self.decoder_fine = nn.ModuleList(_Block(fine, spec.kernels[0]) for _ in range(spec.decoder_blocks))
+        self.decoder_fine = nn.ModuleList(_Block(fine, slope, spec.kernels[0]) for _ in range(spec.decoder_blocks))
         self.decoder_out = _zeroed(nn.Conv2d(fine, pixels, 3, padding=1))
         self.context = spec.decoder_blocks * sum(kernel // 2 for kernel in spec.kernels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,10 +116,10 @@ class ClipAutoencoderCodec(FrameCodec):
         x = self.encoder_in(x)
         for block in self.encoder_fine:
             x = block(x, 1)
-        x = self.encoder_down(functional.relu(x))
+        x = self.encoder_down(self.rectify(x))
         for block in self.encoder_coarse:
             x = block(x, 1)
-        mean, logvar = self.encoder_out(functional.relu(x)).contiguous().chunk(2, dim=1)
+        mean, logvar = self.encoder_out(self.rectify(x)).contiguous().chunk(2, dim=1)
         linear = self.gains * functional.conv2d(frames, self.patterns, stride=self.downsample)
         return mean + linear, logvar.clamp(-30.0, 20.0)
 
@@ -129,11 +134,11 @@ class ClipAutoencoderCodec(FrameCodec):
         x = self.decoder_in(flat.contiguous(memory_format=torch.channels_last))
         for block in self.decoder_coarse:
             x = block(x, frames)
-        x = functional.pixel_shuffle(self.decoder_up(functional.relu(x)), 2)
+        x = functional.pixel_shuffle(self.decoder_up(self.rectify(x)), 2)
         x = x.contiguous(memory_format=torch.channels_last)
         for block in self.decoder_fine:
             x = block(x, frames)
-        pixels = functional.pixel_shuffle(self.decoder_out(functional.relu(x)).contiguous(), self.config.unshuffle)
+        pixels = functional.pixel_shuffle(self.decoder_out(self.rectify(x)).contiguous(), self.config.unshuffle)
         linear = functional.conv_transpose2d(flat / self.gains, self.patterns, stride=self.downsample)
         return (pixels + linear).unflatten(0, (-1, frames)).transpose(1, 2)
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 CodecKind = Literal["pixel_unshuffle", "autoencoder_kl", "clip_autoencoder"]
 
-# The log-variance of a codec that has no posterior spread: a standard deviation of 3e-7.
-NO_SPREAD = -30.0
+NO_SPREAD = -30.0  # log-variance of a codec that has no posterior spread: a standard deviation of 3e-7
 
 # What of an AutoencoderKL's configuration shapes the network; the rest (its scaling factor, tiling) is not used here.
 _ARCHITECTURE = (
@@ -69,7 +68,7 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(CodecKind):
-            raise ValueError(f"CodecConfig.kind must be one of {', '.join(get_args(CodecKind))}, got {self.kind!r}")
+            raise ValueError(f"CodecConfig.kind must be one of {get_args(CodecKind)}, got {self.kind!r}")
         if self.unshuffle < 1:
             raise ValueError(f"CodecConfig.unshuffle must be at least 1, got {self.unshuffle!r}")
 
@@ -94,8 +93,7 @@ class FrameCodec(nn.Module, ABC):
 
     shift: Tensor
     scale: Tensor
-    context = 0
-    """Frames to either side that a decoded frame depends on."""
+    context = 0  # frames to either side that a decoded frame depends on
 
     def __init__(self, config: CodecConfig, latent_channels: int, downsample: int) -> None:
         super().__init__()
@@ -129,18 +127,18 @@ class FrameCodec(nn.Module, ABC):
 
     def reconstruct_clips(self, latents: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) of clips of raw latents (B, C, T, h, w), not clamped."""
-        frames = self.reconstruct(latents.transpose(1, 2).flatten(0, 1))
-        return frames.unflatten(0, (len(latents), -1)).transpose(1, 2)
+        flat = latents.transpose(1, 2).flatten(0, 1)
+        return self.reconstruct(flat).unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     def decode_clips(self, latents: Tensor, max_frames: int = 128) -> Tensor:
         """Frames (B, 3, T, H, W) in [-1, 1] of clips of raw latents (B, C, T, h, w), at most so many at once."""
-        parts = [self.decode_part(latents, start, max_frames) for start in range(0, latents.shape[2], max_frames)]
-        return torch.cat(parts, dim=2)
+        starts = range(0, latents.shape[2], max_frames)
+        return torch.cat([self.decode_part(latents, start, max_frames) for start in starts], dim=2)
 
     def decode_part(self, latents: Tensor, start: int, num_frames: int) -> Tensor:
         """Frames ``start`` to ``start + num_frames`` of `decode_clips`, with the context that they need."""
-        first, last = max(0, start - self.context), min(latents.shape[2], start + num_frames + self.context)
-        per_clip = [self.reconstruct_clips(clip[None, :, first:last]) for clip in latents]
+        first = max(0, start - self.context)
+        per_clip = [self.reconstruct_clips(x[None, :, first : start + num_frames + self.context]) for x in latents]
         return torch.cat(per_clip)[:, :, start - first :][:, :, :num_frames].clamp(-1.0, 1.0)
 
     def normalize(self, latents: Tensor) -> Tensor:
@@ -167,10 +165,9 @@ class FrameCodec(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Hash (hex) of kind, architecture and weights.
 
-        The same on every machine, in every process, and for any ``shift`` and ``scale``: it names the raw latents.
+        The same on every machine, and for any ``shift`` and ``scale``: it names the raw latents.
         """
-        described = asdict(self.config)
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for name, weights in sorted(self.state_dict().items()):
             if name not in ("shift", "scale"):
                 weights = weights.detach().cpu().contiguous()

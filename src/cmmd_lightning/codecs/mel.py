@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,12 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments, in plain types: what a vocoder must know, and what two Mels must agree in."""
+        names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "floor")
+        return {name: getattr(self, name) for name in names}
 
     def num_frames(self, num_samples: int) -> int:
         """Mel frames L of a sound of ``num_samples`` samples."""

@@ -7,7 +7,7 @@ from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statis
 from cmmd_lightning.data.randomness import example_generator, example_rng, example_seed
 from cmmd_lightning.data.sources import Aist, DataSource, EpicSounds, Folder, Grid, Segments, Source, of_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
-from cmmd_lightning.data.stream.frames import FrameDataset
+from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NEGATIVE_KINDS, NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
 
@@ -26,6 +26,7 @@ __all__ = [
     "NegativeSpec",
     "PrepareReport",
     "Segments",
+    "SoundDataset",
     "Source",
     "Statistics",
     "StreamSampler",

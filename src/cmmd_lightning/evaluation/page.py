@@ -23,7 +23,7 @@ from cmmd_lightning.evaluation.figures import (
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
 from cmmd_lightning.evaluation.observe import load_frames, load_sound
 from cmmd_lightning.evaluation.table import tables
-from cmmd_lightning.media import VIDEO_SUFFIXES, probe
+from cmmd_lightning.media import is_video, probe
 
 MAX_EMBEDDED = 3_000_000
 """Bytes of a media file that the page carries with it."""
@@ -231,7 +231,7 @@ def _media(title: str, path: Path) -> str:
     kind = kinds.get(path.suffix.lower())
     if kind is None or path.stat().st_size > MAX_EMBEDDED:
         return f"<div>{title}: {html.escape(str(path))}</div>"
-    tag = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
+    tag = "video" if is_video(path) else "audio"
     content = base64.b64encode(path.read_bytes()).decode()
     return f'<div>{title}<br><{tag} controls loop src="data:{kind};base64,{content}"></{tag}></div>'
 

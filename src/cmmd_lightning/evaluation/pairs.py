@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+from cmmd_lightning.media import find_media, is_video
 
 PathLike = str | os.PathLike[str]
 
@@ -118,7 +118,7 @@ def _by_stem(folder: PathLike, errors: list[str]) -> dict[str, Path]:
 
 
 def _with_picture_first(path: Path) -> tuple[bool, str]:
-    return path.suffix.lower() not in VIDEO_SUFFIXES, path.suffix
+    return not is_video(path), path.suffix
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

@@ -1,6 +1,6 @@
 """Real media files: reading by time, writing, probing."""
 
-from .container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, MediaError, find_media
+from .container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, MediaError, find_media, is_audio, is_video
 from .muxing import mux
 from .probing import MediaInfo, probe
 from .read import iter_frames, iter_sound, read_frames, read_sound
@@ -12,6 +12,8 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "find_media",
+    "is_audio",
+    "is_video",
     "iter_frames",
     "iter_sound",
     "mux",

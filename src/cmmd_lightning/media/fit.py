@@ -13,16 +13,30 @@ from torch import Tensor
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
+def orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """How a decoded picture is to be laid: rows and columns swapped, then mirrored left to right, then upside down.
+
+    Read from its display matrix, which takes (x, y) to (a x + c y, b x + d y) with y pointing down.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if swapped else (a, d)
+    return swapped, across < 0, down < 0
+
+
 class Fitter:
     """Turns decoded frames into RGB tensors of one size.
 
-    The picture is turned as its rotation mark says (phone videos). With a size given, non-square pixels are made
-    square, and the picture is scaled inside FFmpeg (area averaging down, bicubic up) until it covers the size
+    The picture is turned and mirrored as its display matrix says (phone videos). With a size given, non-square pixels
+    are made square, and the picture is scaled inside FFmpeg (area averaging down, bicubic up) until it covers the size
     (``crop``, whose overhang is cut evenly) or fits in it (``letterbox``, whose rest is black). A frame given twice
     is converted once.
 
     Args:
-        size: (height, width) in pixels, or None to keep the stored pixels.
+        size: (height, width) in pixels, or None to keep the stored pixels (of the first picture).
         fit: ``crop`` or ``letterbox``.
         pixel_aspect: Width of a stored pixel over its height; None or 0, unknown, is taken for 1.
     """
@@ -40,6 +54,7 @@ class Fitter:
         self.size, self.fit, self.pixel_aspect = size, fit, float(pixel_aspect or 1)
         self._reformatter = VideoReformatter()
         self._last: tuple[Any, Tensor] | None = None
+        self._stored: tuple[int, int] | None = None
 
     def __call__(self, frame: Any) -> Tensor:
         """uint8 (3, H, W) of one ``av.VideoFrame``."""
@@ -48,8 +63,8 @@ class Fitter:
         return self._last[1]
 
     def _convert(self, frame: Any) -> Tensor:
-        turns = round(frame.rotation / 90) % 4
-        height, width = self._scaled(frame, swap=turns % 2 == 1)
+        swapped, across, down = orientation(frame)
+        height, width = self._scaled(frame, swapped)
         smaller = height * width < frame.height * frame.width
         unknown_hd = frame.colorspace == _UNSPECIFIED and frame.height > 576 and "rgb" not in frame.format.name
         rgb = self._reformatter.reformat(
@@ -61,13 +76,15 @@ class Fitter:
             interpolation=Interpolation.AREA if smaller else Interpolation.BICUBIC,
             threads=1,
         )
-        picture = np.rot90(rgb.to_ndarray(), turns).transpose(2, 0, 1)
+        picture = rgb.to_ndarray().transpose((2, 1, 0) if swapped else (2, 0, 1))
+        picture = picture[:, :: -1 if down else 1, :: -1 if across else 1]
         return torch.from_numpy(np.ascontiguousarray(self._shaped(picture)))
 
     def _scaled(self, frame: Any, swap: bool) -> tuple[int, int]:
-        """(height, width) to scale the stored picture to, before it is turned (``swap``: on its side)."""
-        if self.size is None:
-            return frame.height, frame.width
+        """(height, width) to scale the stored picture to, before it is turned (``swap``: rows for columns)."""
+        if self.size is None:  # the size of the first picture, should it change
+            self._stored = self._stored or (frame.height, frame.width)
+            return self._stored
         height, width = self.size[::-1] if swap else self.size
         shape = frame.width * self.pixel_aspect, frame.height
         scales = width / shape[0], height / shape[1]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from av.container import OutputContainer
 from torch import Tensor
 
 from .container import MediaError, written_whole
-from .fit import Fitter
+from .fit import Fitter, orientation
 from .sound import PcmFile, Sound, StreamSound, is_pcm
 from .stream import NOUN, Kind, frame_rate
 from .timeline import TAIL, Decoded, MediaFile
@@ -97,14 +97,16 @@ def _file_picture(
 ) -> Track:
     media = stack.enter_context(MediaFile(path))
     _check_lasts(media, "video", seconds)
-    stream = media.stream("video")
+    rate, pixel_aspect = frame_rate(media.stream("video")), media.stream("video").sample_aspect_ratio
     count, last = _packets_to_copy(media, seconds)
     if count:
-        return _copied(container, media, "video", count, seconds, last)
-    fitter, rate = Fitter(None), frame_rate(stream)
-    kept = _kept_times(media.decode("video"), seconds, 1 / float(rate))
-    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in kept)
-    return encoded(container, pictures, _TICK, rate, crf, stream.sample_aspect_ratio, round(seconds / _TICK))
+        return _copied(container, media, "video", count, max(seconds, last + 1 / float(rate)), last)
+    fitter, kept = Fitter(None), _kept_times(media.decode("video"), seconds, 1 / float(rate))
+    first = next(kept)
+    if pixel_aspect and orientation(first[1])[0]:
+        pixel_aspect = 1 / pixel_aspect
+    pictures = ((max(0, round(time / _TICK)), fitter(frame)) for time, frame in chain([first], kept))
+    return encoded(container, pictures, _TICK, rate, crf, pixel_aspect, seconds)
 
 
 def _kept_times(items: Iterator[Decoded], seconds: float, step: float) -> Iterator[tuple[float, Any]]:
@@ -163,15 +165,13 @@ def _packets_to_copy(media: MediaFile, seconds: float) -> tuple[int, float]:
     The first n packets in decoding order can stand alone where they are also the first n to be shown.
     """
     stream = media.stream("video")
-    rate = float(frame_rate(stream))
-    # an aspect that only another container states would be lost
-    aspect = "mp4" in media.formats or stream.sample_aspect_ratio in (None, 0, 1)
-    if stream.codec_context.name != "h264" or not aspect or media.span("video").start > 0.5 / rate:
+    rate, tick = float(frame_rate(stream)), stream.time_base
+    if stream.codec_context.name != "h264" or media.span("video").start > 0.5 / rate:
         return 0, 0.0
     packets = [(p.pts, p.dts, p.is_discard, p.is_keyframe) for p in media.packets("video")]
     if any(pts is None or dts is None or discard for pts, dts, discard, _ in packets) or not packets[0][3]:
         return 0, 0.0
-    shown = [float(pts * stream.time_base) - media.zero for pts, *_ in packets]
+    shown = [float(pts * tick) - media.zero for pts, *_ in packets]
     if min(shown) < -_TICK or len(set(shown)) < len(shown):
         return 0, 0.0
     wanted = sum(time < seconds - 0.01 / rate for time in shown)

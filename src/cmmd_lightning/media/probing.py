@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .container import MediaError
+from .container import READABLE, MediaError, reported
+from .fit import orientation
 from .sound import PcmFile, is_pcm
 from .stream import NOUN, Kind, frame_rate
 from .timeline import MediaFile, Span
@@ -99,7 +100,7 @@ def _probe_pcm(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
 
 
 def _probe_streams(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
-    with MediaFile(path) as media:
+    with reported(path, READABLE), MediaFile(path) as media:
         if not media.spans:
             raise MediaError(path, "picture or sound", f"only {', '.join(stream.type for stream in media.streams)}")
         facts: dict[str, Any] = {}
@@ -132,13 +133,12 @@ def _probe_streams(path: str | os.PathLike[str], verify: bool) -> MediaInfo:
 
 def _video_facts(media: MediaFile) -> dict[str, Any]:
     frame = next(media.decode("video")).frame
-    turned = round(frame.rotation / 90) % 2
-    size = (frame.height, frame.width)
+    size = (frame.height, frame.width)[:: -1 if orientation(frame)[0] else 1]
     return {
         "video_duration": media.span("video").end,
         "fps": float(frame_rate(media.stream("video"))),
-        "height": size[turned],
-        "width": size[1 - turned],
+        "height": size[0],
+        "width": size[1],
         "video_codec": media.stream("video").codec_context.name,
     }
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .container import MediaError
+from .container import READABLE, MediaError, reported
 from .fit import Fitter
 from .sound import PcmFile, StreamSound, is_pcm, resampled
 from .stream import NOUN, Kind, frame_rate
@@ -90,7 +90,7 @@ def iter_frames(
         MediaError: As :func:`read_frames`.
     """
     _check(path, start, num_frames, fps)
-    with MediaFile(path) as media:
+    with reported(path, READABLE), MediaFile(path) as media:
         end = media.span("video").end
         count = int((end - start) * fps + 0.01) if num_frames is None else num_frames
         if count < 1 or start + (count - 1) / fps > end + TAIL:
@@ -169,7 +169,7 @@ def iter_sound(
     """
     _check(path, start, num_samples, sample_rate)
     media: PcmFile | MediaFile = PcmFile(path) if is_pcm(path) else MediaFile(path)
-    with media:
+    with reported(path, READABLE), media:
         sound = media if isinstance(media, PcmFile) else StreamSound(media)
         end = media.span("audio").end
         first = round(start * sample_rate)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from .container import MediaError, check_exists
+from .container import MediaError, check_exists, sndfile_name
 from .stream import Kind
 from .timeline import Decoded, MediaFile, Span
 
@@ -52,7 +52,7 @@ class PcmFile:
         self.path = os.fspath(path)
         check_exists(path)
         try:
-            self.file = soundfile.SoundFile(self.path)
+            self.file = soundfile.SoundFile(sndfile_name(self.path))
         except soundfile.LibsndfileError as error:
             got = f"{os.path.getsize(path)} bytes that are none ({error.error_string})"
             raise MediaError(path, "a sound file", got) from error

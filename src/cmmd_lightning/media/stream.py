@@ -46,9 +46,28 @@ def decoded_frames(container: Any, stream: Any, lenient: bool) -> Iterator[Any]:
         yield from frames
 
 
+def timed_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """A stream's packets; the first ones, whose decoding times Matroska does not tell, get evenly spaced ones."""
+    packets = container.demux(stream)
+    untimed = []
+    for packet in packets:
+        untimed.append(packet)
+        if packet.dts is not None or packet.pts is None:
+            break
+    for i, packet in enumerate(untimed):
+        if packet.dts is None and packet.pts is not None and untimed[-1].dts is not None:
+            packet.dts = untimed[-1].dts - (len(untimed) - 1 - i) * max(1, packet.duration or 0)
+        yield packet
+    yield from packets
+
+
 def packet_end(packet: Any) -> float:
-    """When a packet's content ends on the container's clock; -inf where it does not say."""
-    return -math.inf if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
+    """When a packet's content ends on the container's clock; -inf where it does not say when it begins."""
+    if packet.pts is None:
+        return -math.inf
+    open_ended = not packet.duration and packet.stream.type == "video"
+    lasts = 1 / frame_rate(packet.stream) if open_ended else (packet.duration or 0) * packet.time_base
+    return float(packet.pts * packet.time_base + lasts)
 
 
 def frame_rate(stream: Any) -> Fraction:

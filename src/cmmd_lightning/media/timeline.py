@@ -17,8 +17,8 @@ from typing import Any, Self
 import av
 import av.error
 
-from .container import MediaError, check_exists
-from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads
+from .container import MediaError, check_exists, url
+from .stream import NOUN, Kind, choose, decoded_frames, frame_rate, packet_end, set_threads, timed_packets
 
 TAIL = 0.05  # seconds that a stream may end before the span asked of it: muxed streams seldom end together
 
@@ -113,7 +113,7 @@ class MediaFile:
         return self._indices[kind] is not None
 
     def packets(self, kind: Kind) -> Iterator[Any]:
-        """The stream's packets from the start of the file, in decoding order.
+        """The stream's packets from the start of the file, in decoding order, decoding times filled in at their begin.
 
         Raises:
             MediaError: If the file has no such stream, or ends before its header says that it does.
@@ -121,7 +121,7 @@ class MediaFile:
         self._rewind(kind)
         stream, reached, error = self.stream(kind), 0.0, None
         try:
-            for packet in self._container.demux(stream):
+            for packet in timed_packets(self._container, stream):
                 if packet.is_corrupt:
                     raise av.error.EOFError(0, "a packet is cut short")
                 if packet.dts is not None or packet.pts is not None:
@@ -237,7 +237,7 @@ class MediaFile:
         check_exists(self.path)
         got = f"{os.path.getsize(self.path)} bytes that are not media, or whose index is missing"
         try:
-            container = av.open(self.path, metadata_errors="replace", options=options or {})
+            container = av.open(url(self.path), metadata_errors="replace", options=options or {})
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(self.path, "a media file", f"{got} ({error.strerror})") from error
         if not len(container.streams):

@@ -20,7 +20,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from torch import Tensor
 from torchaudio.functional import resample
 
-from .container import written_whole
+from .container import sndfile_name, url, written_whole
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_FRAME = 1024
@@ -93,14 +93,15 @@ def write_sound(path: str | os.PathLike[str], sound: Tensor, sample_rate: int) -
         raise ValueError(f"{os.fspath(path)}: expected the suffix .wav or .flac, got {Path(path).suffix!r}")
     samples = checked_sound(sound).clamp(-1.0, 1.0).numpy()
     with written_whole(path) as temporary:
-        soundfile.write(temporary, samples, _positive("sample_rate", sample_rate), subtype="PCM_16")
+        rate, kind = _positive("sample_rate", sample_rate), Path(path).suffix[1:]
+        soundfile.write(sndfile_name(temporary), samples, rate, subtype="PCM_16", format=kind)
 
 
 def open_output(path: Path) -> OutputContainer:
     """An output container of the kind that the suffix says; mp4 has its index in front, for streaming."""
     if path.suffix.lower() not in _CONTAINERS:
         raise ValueError(f"{path}: expected one of the suffixes {', '.join(_CONTAINERS)}, got {path.suffix!r}")
-    return av.open(str(path), "w", options={} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"})
+    return av.open(url(path), "w", options={} if path.suffix.lower() == ".mkv" else {"movflags": "+faststart"})
 
 
 def mux_tracks(container: OutputContainer, tracks: Iterable[Track]) -> None:
@@ -132,7 +133,7 @@ def encoded(
     rate: Fraction,
     crf: int,
     pixel_aspect: Fraction | None = None,
-    end: int | None = None,
+    seconds: float = 0.0,
 ) -> Track:
     """Add an H.264 stream now; encode the pictures, each with its own time, as the returned track is drawn.
 
@@ -143,7 +144,7 @@ def encoded(
         rate: About how many come in a second.
         crf: x264's constant rate factor.
         pixel_aspect: Width of a pixel over its height; None for 1.
-        end: When the last picture ends, in units of ``time_base``; None for one unit after it begins.
+        seconds: When the last picture ends; it lasts for 1 / ``rate`` at least.
     """
     first = next(pictures, None)
     if first is None:
@@ -160,7 +161,7 @@ def encoded(
     context.thread_count = 1 if height * width < 500_000 else 4  # fixed: x264's output depends on it
 
     def encode() -> Track:
-        reformatter = VideoReformatter()
+        reformatter, end = VideoReformatter(), round(seconds / time_base)
         lasts: dict[int, int] = {}
         current: tuple[int, Tensor] | None = first
         while current is not None:
@@ -170,7 +171,7 @@ def encoded(
                 rgb, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=_LIMITED_RANGE, threads=1
             )
             frame.pts, frame.time_base = time, time_base
-            lasts[time] = max(1, (current[0] if current else end or 0) - time)
+            lasts[time] = (current[0] if current else max(end, time + round(1 / rate / time_base))) - time
             yield float(time * time_base), [_lasting(packet, lasts) for packet in stream.encode(frame)]
         yield float((time + 1) * time_base), [_lasting(packet, lasts) for packet in stream.encode(None)]
 

@@ -11,11 +11,14 @@ Sound is a video of one pixel: (B, C, L, 1).
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor, nn
 
 from cmmd_lightning.models.embeddings import clip_positions
+
+_SHORT = 64  # keys
 
 
 def zero_init(module: nn.Module) -> nn.Module:
@@ -25,10 +28,32 @@ def zero_init(module: nn.Module) -> nn.Module:
     return module
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group norm in float32 under autocast, as torch has it on GPUs; on a CPU it is 2.5 times as slow in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape."""
+        return super().forward(x.float() if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") else x)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with groups of at least 8 channels, at most 32 groups."""
     groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 8 or g == 1))
-    return nn.GroupNorm(groups, channels)
+    return _GroupNorm(groups, channels)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot product attention, (..., N, D), (..., M, D), (..., M, D) -> (..., N, D).
+
+    In bfloat16 on a CPU torch's own kernel is slower than in float32, with few keys four times (torch 2.12): there the
+    products are written out for short sequences, and long ones go through it in float32.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    if k.shape[-2] > _SHORT:
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(v.dtype)
+    weights = (q.shape[-1] ** -0.5 * (q @ k.mT).float()).softmax(-1)
+    return weights.to(v.dtype) @ v
 
 
 def by_clip(x: Tensor, frames: int) -> Tensor:
@@ -80,6 +105,17 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + h
 
 
+def heads_of(channels: int, head_channels: int) -> int:
+    """Number of attention heads.
+
+    Raises:
+        ValueError: If ``channels`` is no multiple of ``head_channels``.
+    """
+    if channels % head_channels:
+        raise ValueError(f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}")
+    return channels // head_channels
+
+
 class SelfAttention(nn.Module):
     """Self-attention over all positions of a clip, time and space together.
 
@@ -90,11 +126,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        if channels % head_channels:
-            raise ValueError(
-                f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}"
-            )
-        self.heads = channels // head_channels
+        self.heads = heads_of(channels, head_channels)
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
@@ -103,7 +135,7 @@ class SelfAttention(nn.Module):
         """(B, C, T, S) -> (B, C, T, S)."""
         tokens = rearrange(self.norm(x).permute(0, 2, 3, 1), "b t s c -> b (t s) c")
         q, k, v = rearrange(self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        h = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+        h = rearrange(attend(q, k, v), "b h n d -> b n (h d)")
         return x + rearrange(self.out(h), "b (t s) c -> b t s c", t=x.shape[2]).permute(0, 3, 1, 2)
 
 
@@ -117,11 +149,7 @@ class TimeAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        if channels % head_channels:
-            raise ValueError(
-                f"attention needs channels as a multiple of {head_channels} (head_channels), got {channels}"
-            )
-        self.heads = channels // head_channels
+        self.heads = heads_of(channels, head_channels)
         self.norm = group_norm(channels)
         self.query_key = nn.Linear(channels, 2 * channels)
         self.value = nn.Linear(channels, channels)
@@ -133,7 +161,7 @@ class TimeAttention(nn.Module):
         timed = tokens + clip_positions(x.shape[2], x.shape[1], tokens)
         q, k = rearrange(self.query_key(timed), "n t (two h d) -> two n h t d", two=2, h=self.heads)
         v = rearrange(self.value(tokens), "n t (h d) -> n h t d", h=self.heads)
-        h = rearrange(F.scaled_dot_product_attention(q, k, v), "n h t d -> n t (h d)")
+        h = rearrange(attend(q, k, v), "n h t d -> n t (h d)")
         return x + rearrange(self.out(h), "(b s) t c -> b t s c", b=len(x)).permute(0, 3, 1, 2)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor, nn
 
-from cmmd_lightning.models.blocks import by_clip, by_frame, group_norm, zero_init
+from cmmd_lightning.models.blocks import attend, by_clip, by_frame, group_norm, zero_init
 from cmmd_lightning.models.embeddings import clip_positions
 
 FusionKind = Literal["easy", "cross_attention", "none"]
@@ -112,7 +112,7 @@ class CrossAttention(nn.Module):
         places = [clip_positions(part.shape[1], part.shape[3], part)[:, None] for part in (tokens, others)]
         parts = self.query(tokens + places[0]), self.key(others + places[1]), self.value(others)
         q, k, v = (rearrange(part, "b t s (h d) -> b h (t s) d", h=self.heads) for part in parts)
-        h = rearrange(F.scaled_dot_product_attention(q, k, v), "b h (t s) d -> b t s (h d)", s=x.shape[3])
+        h = rearrange(attend(q, k, v), "b h (t s) d -> b t s (h d)", s=x.shape[3])
         return rearrange(self.out(h), "b t s c -> b c t s")
 
 

@@ -41,8 +41,10 @@ class DecodedFrames:
         return self.latents.shape[1]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for part in self.latents.split(_DECODE_CHUNK, dim=1):
-            frames = self.model.decode_latents(part[None])[0].float()
+        raw = self.model.codec.denormalize(self.latents[None])
+        for start in range(0, len(self), _DECODE_CHUNK):
+            with torch.no_grad():
+                frames = self.model.codec.decode_part(raw, start, _DECODE_CHUNK)[0].float()
             if not torch.isfinite(frames).all():
                 raise ValueError("expected finite frames from the model, got NaN or infinity")
             yield frames.transpose(0, 1).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
@@ -174,6 +176,8 @@ def decode_long_sound(
 ) -> Tensor:
     """Sound of a log-Mel, however long: pieces that fade into each other, so that the vocoder's memory is bounded.
 
+    Of a vocoder that states its context, the pieces agree where they overlap, and are together what one would be.
+
     Args:
         model: Whose vocoder to use.
         mel: Normalised log-Mel (B, M, L).
@@ -183,17 +187,18 @@ def decode_long_sound(
     Returns:
         (B, N), float32, on the CPU.
     """
-    clip, total = model.clip, mel.shape[2]
-    piece, margin = (
-        max(1, math.ceil(seconds * clip.sample_rate / clip.hop_length)) for seconds in (piece_seconds, _FADE_SECONDS)
-    )
+    clip, total, context = model.clip, mel.shape[2], model.vocoder.context
+    hop = clip.hop_length
+    piece, margin = (max(1, math.ceil(s * clip.sample_rate / hop)) for s in (piece_seconds, _FADE_SECONDS))
+    fade = (torch.arange(2 * margin * hop) + 0.5) / (2 * margin * hop)
     sound = torch.zeros(len(mel), num_samples)
     for start in range(0, max(1, total - margin), piece):
         last = start + piece >= total - margin
         low, high = max(0, start - margin), total if last else start + piece + margin
-        first, stop = low * clip.hop_length, num_samples if last else high * clip.hop_length
-        part = model.decode_sound(mel[:, :, low:high], stop - first).float().cpu()
-        fade = (torch.arange(2 * margin * clip.hop_length) + 0.5) / (2 * margin * clip.hop_length)
+        first, stop = low * hop, num_samples if last else high * hop
+        before, after = max(0, low - context), min(total, high + context)
+        wide = model.decode_sound(mel[:, :, before:after], min(num_samples, after * hop) - before * hop)
+        part = wide[:, first - before * hop : stop - before * hop].float().cpu()
         if start:
             part[:, : len(fade)] *= fade[: part.shape[1]]
         if not last:

@@ -29,6 +29,7 @@ from cmmd_lightning.diffusion.schedule import Schedules
 from cmmd_lightning.models.unet import JointUNet, NetworkSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 
+_VOCODER = "vocoder."  # of names of weights
 _ENCODE_CHUNK = 128  # frames through the codec at once
 
 
@@ -40,7 +41,8 @@ class LatentDiffusion(pl.LightningModule):
         network: Size of the joint network.
         codec: The frame codec.
         schedule_shift: See `NoiseSchedule`; one number, or one each for ``video`` and ``audio``.
-        vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
+        vocoder: As for `build_vocoder`. Where a file or a name was given, its weights are taken, whatever a checkpoint
+            that is loaded has.
         video_noise: See `TimeNoise`.
     """
 
@@ -50,7 +52,7 @@ class LatentDiffusion(pl.LightningModule):
         network: NetworkSpec,
         codec: CodecConfig,
         schedule_shift: float | Mapping[str, float],
-        vocoder: str,
+        vocoder: str | dict[str, Any],
         video_noise: TimeNoise | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -65,15 +67,19 @@ class LatentDiffusion(pl.LightningModule):
         self.latent_shape = self.codec.latent_shape(self.clip.height, self.clip.width)
         self.network = JointUNet(self.latent_shape[0], self.clip.n_mels, NetworkSpec.of(network))
         self.generation: GenerationSpec | None = None
-        self._vocoder_name = vocoder
-        self._vocoder: torch.nn.Module | None = None
+        self.vocoder = build_vocoder(vocoder, self.mel)
+        self._vocoder_is_known = not isinstance(vocoder, Mapping)
 
-    @property
-    def vocoder(self) -> torch.nn.Module:
-        """Log-Mel to sound; built at its first use, and never part of the checkpoint."""
-        if self._vocoder is None:
-            self.__dict__["_vocoder"] = build_vocoder(self._vocoder_name, self.mel).to(self.device)
-        return self._vocoder  # type: ignore[return-value]
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the weights of a vocoder that was given by name."""
+        super().on_load_checkpoint(checkpoint)
+        for state in ("state_dict", "current_model_state"):
+            if self._vocoder_is_known and state in checkpoint:
+                checkpoint[state] = self._with_own_vocoder(checkpoint[state])
+
+    def _with_own_vocoder(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        own = {f"{_VOCODER}{name}": value for name, value in self.vocoder.state_dict().items()}
+        return {**{name: value for name, value in state.items() if not name.startswith(_VOCODER)}, **own}
 
     @classmethod
     def from_pretrained(cls, name: str, **kwargs: Any) -> Self:
@@ -100,7 +106,7 @@ class LatentDiffusion(pl.LightningModule):
         return model.eval()
 
     def take_over(self, name: str) -> Self:
-        """Takes over the weights and statistics of a checkpoint: its network, codec and Mel.
+        """Takes over the weights and statistics of a checkpoint: its network, codec and Mel, not its vocoder.
 
         Args:
             name: As for `from_pretrained`.
@@ -124,7 +130,7 @@ class LatentDiffusion(pl.LightningModule):
         if other:
             expected, got = (", ".join(f"{key} {layout[key]}" for key in other) for layout in (ours, theirs))
             raise ValueError(f"{name}: expected a checkpoint with {expected}, got {got}")
-        self.load_state_dict(pretrained.state_dict())
+        self.load_state_dict(self._with_own_vocoder(pretrained.state_dict()))
         return pretrained
 
     def _layout(self) -> dict[str, Any]:
@@ -158,7 +164,8 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def decode_sound(self, mel: Tensor, num_samples: int) -> Tensor:
         """Normalised log-Mel (B, M, L) to sound (B, N) through the vocoder."""
-        return self.vocoder(self.mel.denormalize(mel), num_samples)
+        sound: Tensor = self.vocoder(self.mel.denormalize(mel), num_samples)
+        return sound
 
     @torch.no_grad()
     def sample(

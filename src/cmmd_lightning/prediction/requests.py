@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
-from cmmd_lightning.media import VIDEO_SUFFIXES, MediaError, find_media
+from cmmd_lightning.media import MediaError, find_media, is_video
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _found(path: str, spec: GenerationSpec) -> Iterator[PredictInput]:
         files = [
             file
             for file in files
-            if (spec.task != "video_to_audio" or file.suffix.lower() in VIDEO_SUFFIXES)
+            if (spec.task != "video_to_audio" or is_video(file))
             and not (inside and output_dir in Path(os.path.realpath(file)).parents)
         ]
         if not files:

@@ -91,7 +91,7 @@ class FrameAutoencoderModule(ExactResume):
         network: dict[str, Any] = {"latent_channels": latent_channels}
         if kind == "clip_autoencoder":
             blocks = {"encoder_blocks": layers_per_block, "decoder_blocks": layers_per_block + 1}
-            network |= {"channels": block_out_channels, "kernels": list(kernels), **blocks}
+            network |= {"channels": block_out_channels, "kernels": list(kernels), "negative_slope": 0.1, **blocks}
         else:
             network |= {
                 "block_out_channels": block_out_channels,

@@ -121,13 +121,13 @@ def codec_layout(config: CodecConfig) -> tuple[FrameCodec, str]:
     """
     note, kept = "", config
     found: Any = None
-    if config.kind == "autoencoder_kl" and config.path is not None:
+    if config.kind != "pixel_unshuffle" and config.path is not None:
         path = Path(config.path).expanduser()
         if path.is_file():
             stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["codec"]
             kept = CodecConfig(**{**stored, "path": None})
         elif path.suffix == ".ckpt":
-            kept = CodecConfig("autoencoder_kl", None, 4, _OWN_VAE, True)
+            kept = CodecConfig(config.kind, None, 4, _OWN_VAE if config.kind == "autoencoder_kl" else None, True)
             note = f"{config.path} is not there yet, taken as FrameAutoencoderModule makes it by default"
         else:
             found = _diffusers_config(config.path)
@@ -198,8 +198,8 @@ def cost_card(
         "training step, one clip": f"{step / 1e9:.2f} GFLOP (forward and backward, and {extra:.2f} times as much again "
         f"for the contrastive term{f', and {frozen:.2f} forwards of the reference' if frozen else ''})",
         **_memory(cost, extra, weights, batch_size, spec.gradient_checkpointing),
-        "checkpoint": f"{(cost['parameters'] * _CHECKPOINT_BYTES + weights * 8) / 1e9:.2f} GB (weights, moments, "
-        "average; the codec with both)",
+        "checkpoint": f"{(cost['parameters'] * _CHECKPOINT_BYTES + weights * 4) / 1e9:.2f} GB (weights, moments, "
+        "average; the codec)",
         "cache, an hour of media": f"{hourly / 1e9:.3f} GB (float16 latents with their variance, float32 Mel)",
     }
     if max_steps > 0:
@@ -252,12 +252,12 @@ def step_flops(settings: Mapping[str, Any], data: Mapping[str, Any]) -> float:
 
 def _memory(cost: Mapping[str, int], extra: float, codec: int, batch_size: int, recomputes: bool) -> dict[str, str]:
     """Lines on memory."""
-    fixed = cost["parameters"] * _ADAMW_EMA_BYTES + codec * 8  # the average has one too
+    fixed = cost["parameters"] * _ADAMW_EMA_BYTES + codec * 4
     mixed = fixed + cost["parameters"] * _MIXED_COPY_BYTES
     example = cost["activation_bytes"] * (1 + extra)
     batches = sorted({1, 4, 16, 64, batch_size})
     return {
-        "weights, AdamW, average, codec": f"{fixed / 2**30:.3f} GiB (20 bytes a parameter; the codec twice; float32)",
+        "weights, AdamW, average, codec": f"{fixed / 2**30:.3f} GiB (20 bytes a parameter; the codec; float32)",
         "activations, one clip": f"{example / 2**30:.3f} GiB (kept by autograd, float32"
         f"{', with gradient checkpointing' if recomputes else ''}; {_MIXED_SHARE:g} of it in bf16-mixed)",
         **{

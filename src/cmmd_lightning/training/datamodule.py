@@ -27,7 +27,7 @@ from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statis
 from cmmd_lightning.data.sources import Aist, DataSource, EpicSounds, Folder, Grid, Source, of_split
 from cmmd_lightning.data.sources.source import counts_by_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
-from cmmd_lightning.data.stream.frames import FrameDataset
+from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
 from cmmd_lightning.prediction.inputs import predict_dataloader
@@ -67,13 +67,14 @@ class AudioVideoDataModule(pl.LightningDataModule):
     Args:
         root: Folder of the media.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
-        item: ``clip``: latents and log-Mel with negatives, for `CMMD`. ``frame``: frames, for the frame VAE.
+        item: ``clip``: latents and log-Mel with negatives, for `CMMD`; ``frame``, ``sound``: for the frame VAE, the
+            vocoder.
         clip: Lengths and rates; as the model's.
         codec: The frame codec; as the model's.
         negatives: Which negatives.
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
-        frames_per_item: Frames of one item where ``item`` is ``frame``.
+        frames_per_item: Frames of one item where ``item`` is ``frame``; where it is ``sound``, its length in frames.
         clips_per_source: Validation and test clips per source.
         seed: Seed of everything random in the data; the model's, for one run.
         source: Where clips come from: ``Folder`` (any videos; the default), ``Aist``, ``EpicSounds``, ``Grid``,
@@ -88,7 +89,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self,
         root: str = "data",
         cache_dir: str | None = None,
-        item: Literal["clip", "frame"] = "clip",
+        item: Literal["clip", "frame", "sound"] = "clip",
         clip: ClipSpec = ClipSpec(),
         codec: CodecConfig = CodecConfig(),
         negatives: NegativeSpec = NegativeSpec(),
@@ -107,6 +108,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
                 f"source: expected {', '.join(BUILT_IN)}, a DataSource or a list of Source, got {source!r}"
             )
         self.source = BUILT_IN[source]() if isinstance(source, str) else source
+        if item == "sound" and isinstance(self.source, Folder):
+            self.source.sound_files = True
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
@@ -133,7 +136,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         try:
             return source.sources(self.root, self.clip, self.seed)
         except (ValueError, OSError):
-            recorded = [] if Path(self.root).exists() or self.item == "frame" else recorded_sources(self.cache_dir)
+            recorded = [] if Path(self.root).exists() or self.item != "clip" else recorded_sources(self.cache_dir)
             if not recorded:
                 raise
             line = "%s: no such folder; what was prepared of it is used: %s"
@@ -192,7 +195,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """What training needs on disk; called by the trainer on one process."""
         if self.generation is not None:
             return
-        if self.item == "frame" or self._num_processes() > 1:
+        if self.item != "clip" or self._num_processes() > 1:
             self._provide()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
@@ -263,7 +266,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
 
     def _dataset(self, split: str, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
         if cache is None:
-            return FrameDataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
+            dataset = SoundDataset if self.item == "sound" else FrameDataset
+            return dataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
         count = getattr(self.clips_per_source, split, 1)
         return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 

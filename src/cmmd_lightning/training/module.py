@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from cmmd_lightning.codecs import CodecConfig, resolved
+from cmmd_lightning.codecs import CodecConfig, Vocos, resolved
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.diffusion.draws import Draws
 from cmmd_lightning.diffusion.noise import TimeNoise
@@ -56,7 +56,8 @@ class CMMD(LatentDiffusion, ExactResume):
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps of linear warm-up.
         decay: ``constant`` after the warm-up, or ``cosine`` down to zero at the trainer's last step.
-        vocoder: ``griffin_lim``, or ``vocos:NAME`` with a hub name or path.
+        vocoder: ``griffin_lim``, the ``.ckpt`` of a `VocoderModule`, or ``vocos:NAME`` with a hub name or path; read
+            once, its weights then live in the checkpoint.
         seed: Seed of everything random in training.
         pretrained: Checkpoint of a CMMD of the same clip, network and codec, as for `from_pretrained`: every fit starts
             from its averaged weights and its statistics, not from those of the data, and with the objective's bound
@@ -81,7 +82,7 @@ class CMMD(LatentDiffusion, ExactResume):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         decay: Literal["constant", "cosine"] = "constant",
-        vocoder: str = "griffin_lim",
+        vocoder: str | dict[str, Any] = "griffin_lim",
         seed: int = 0,
         pretrained: str | None = None,
         video_noise: TimeNoise = TimeNoise(),
@@ -105,7 +106,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "weight_decay": weight_decay,
                 "warmup_steps": warmup_steps,
                 "decay": decay,
-                "vocoder": vocoder,
+                "vocoder": self.vocoder.init_args if isinstance(self.vocoder, Vocos) else vocoder,
                 "seed": seed,
                 "pretrained": None if pretrained is None else str(pretrained),
                 "video_noise": self.video_noise.to_dict(),
@@ -225,7 +226,9 @@ class CMMD(LatentDiffusion, ExactResume):
         totals = self._over_processes(totals | error_totals(errors, draws))
         # a mean is not a number where no example of the batch is of its kind: to leave it out would mean to wait for it
         means = {f"train/{name}": total / count for name, (total, count) in totals.items()}
-        self.log_dict(means, batch_size=len(errors.video))
+        size, on_bar = len(errors.video), self.device.type == "cpu"  # Lightning's bar reads it at every step
+        self.log("train/loss", means.pop("train/loss"), prog_bar=on_bar, batch_size=size)
+        self.log_dict(means, batch_size=size)
         return loss
 
     def _over_processes(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from cmmd_lightning.data.sources.source import (
     first_few,
     media_folder,
 )
-from cmmd_lightning.media import VIDEO_SUFFIXES
+from cmmd_lightning.media import is_video
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _videos(root: Path) -> dict[str, Path]:
         names[:] = [] if deep else sorted(set(names) - _NO_VIDEOS)
         for file in sorted(files):
             path = Path(folder, file)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
+            if not file.startswith(".") and is_video(path):
                 videos.setdefault(path.stem.upper(), path)
     return videos
 

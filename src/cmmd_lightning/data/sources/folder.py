@@ -18,7 +18,7 @@ from cmmd_lightning.data.sources.source import (
     stated_period,
     videos_below,
 )
-from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+from cmmd_lightning.media import find_media
 from cmmd_lightning.procedural import render
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Folder(DataSource):
         render_scene: A procedural scene that is rendered into ``root`` where that holds no media: ``bounce``,
             ``dance``, or a class of one's own, see `procedural.Scene`.
         render_clips: Clips rendered for train, val and test.
+        sound_files: Whether files of sound alone are sources too.
 
     Raises:
         ValueError: If the fractions leave nothing for training.
@@ -49,10 +50,11 @@ class Folder(DataSource):
         test_fraction: float = 0.0,
         render_scene: str | dict[str, Any] | None = None,
         render_clips: tuple[int, int, int] = (48, 8, 8),
+        sound_files: bool = False,
     ) -> None:
         check_fractions(val_fraction, test_fraction)
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.render_scene, self.render_clips = render_scene, render_clips
+        self.render_scene, self.render_clips, self.sound_files = render_scene, render_clips, sound_files
 
     def provide(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> None:
         """Render the scene, if one was asked for and there are no media."""
@@ -74,10 +76,10 @@ class Folder(DataSource):
     def sources(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> list[Source]:
         """Find the videos; keys are paths relative to ``root`` with forward slashes."""
         folder = media_folder(root)
-        by_split = {split: videos_below(folder / split) for split in SPLITS if (folder / split).is_dir()}
-        names = {path: path.relative_to(folder).as_posix() for path in videos_below(folder)}
-        if any(by_split.values()):
-            split_of = {path: split for split, paths in by_split.items() for path in paths}
+        found = videos_below(folder, self.sound_files)
+        names = {path: path.relative_to(folder).as_posix() for path in found}
+        split_of = {path: split for path, name in names.items() for split in SPLITS if name.startswith(f"{split}/")}
+        if split_of:
             how = "by subfolder"
         else:
             val, test = self.val_fraction, self.test_fraction
@@ -85,7 +87,8 @@ class Folder(DataSource):
             split_of = {path: splits[name] for path, name in names.items()}
             how = f"by hash of the relative path, seed {seed}, val {val:g}, test {test:g}"
         if not split_of:
-            raise ValueError(f"{root}: expected video files ({' '.join(sorted(VIDEO_SUFFIXES))}), got none")
+            kind = "media" if self.sound_files else "video"
+            raise ValueError(f"{root}: expected {kind} files (.mp4, .mkv, .mov, ...), got none")
         sources = [
             Source(str(path), names[path], split, period=stated_period(path)) for path, split in split_of.items()
         ]

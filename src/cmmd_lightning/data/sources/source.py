@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cmmd_lightning.data.clips import ClipSpec
-from cmmd_lightning.media import VIDEO_SUFFIXES, find_media
+from cmmd_lightning.media import find_media, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -148,14 +148,17 @@ def media_folder(root: str) -> Path:
     return folder
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """Find the video files of a folder tree, sorted; those whose names are not UTF-8 are named and left out."""
-    videos = [path for path in find_media([folder]) if path.suffix.lower() in VIDEO_SUFFIXES]
-    odd = [path for path in videos if not _is_utf8(path)]
-    for path in odd:
+def videos_below(folder: Path, sound_files: bool = False) -> list[Path]:
+    """Find the video files of a folder tree, with those of sound alone if wanted, sorted.
+
+    Those whose names are not UTF-8 are named and left out.
+    """
+    media = [path for path in find_media([folder]) if sound_files or is_video(path)]
+    odd = {path for path in media if not _is_utf8(path)}
+    for path in sorted(odd):
         name = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
         logger.warning("%s: expected a name in UTF-8, got other bytes; left out, rename it", name)
-    return [path for path in videos if path not in odd] if odd else videos
+    return [path for path in media if path not in odd]
 
 
 def _is_utf8(path: Path) -> bool:

@@ -247,7 +247,7 @@ def _errors(held: HeldOut, wrong: Pair, task: str, t: float, count: int, seed: i
             t_audio=torch.full((len(video),), t if task == "video_to_audio" else 0.0),
             generates_video=some & (task == "audio_to_video"),
             generates_audio=some & (task == "video_to_audio"),
-            noise_video=torch.stack([torch.randn(video.shape[1:], generator=g) for g in generators]),
+            noise_video=torch.stack([held.model.video_noise.draw(video.shape[1:], g) for g in generators]),
             noise_audio=torch.stack([torch.randn(mel.shape[1:], generator=g) for g in generators]),
             rows=torch.arange(len(video)),
             measures_audio=some & (task == "video_to_audio"),
