@@ -9,7 +9,7 @@ import warnings
 from argparse import ArgumentError
 from pathlib import Path
 
-from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.cli.usage import UsageError, with_successor
 from cmmd_lightning.packaged import packaged_configs
 from cmmd_lightning.version import __version__
 
@@ -158,4 +158,4 @@ def _one_line(error: BaseException) -> str:
     """The message; of jsonargparse's nested ones, where each tells all of the values, the innermost."""
     while _NESTED in str(error) and (error.__cause__ or error.__context__) is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return " ".join(str(error).split())
+    return with_successor(" ".join(str(error).split()))

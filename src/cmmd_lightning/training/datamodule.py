@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -42,19 +41,6 @@ ShortName = Literal["folder", "aist", "epic_sounds", "grid"]
 BUILT_IN: dict[str, type[DataSource]] = {"folder": Folder, "aist": Aist, "epic_sounds": EpicSounds, "grid": Grid}
 
 
-@dataclass(frozen=True)
-class ClipsPerSource:
-    """How many fixed clips a source gives, evenly spread; 1 is its beginning, None tiles it.
-
-    Args:
-        val: For validation.
-        test: For the test.
-    """
-
-    val: int | None = 1
-    test: int | None = 1
-
-
 class AudioVideoDataModule(pl.LightningDataModule):
     """Clips of picture and sound from a folder of media files or from a corpus as its owners ship it.
 
@@ -75,7 +61,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
         frames_per_item: Frames of one item where ``item`` is ``frame``; where it is ``sound``, its length in frames.
-        clips_per_source: Validation and test clips per source.
+        clips_per_source: Validation and test clips per source, evenly spread (1 is its beginning); None tiles each
+            source. Or by split: ``{val: 1, test: null}``.
         seed: Seed of everything random in the data; the model's, for one run.
         source: Where clips come from: ``Folder`` (any videos; the default), ``Aist``, ``EpicSounds``, ``Grid``,
             ``Segments``, or a `DataSource` of one's own by its class path, with its settings in ``init_args``; in
@@ -96,7 +83,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 2,
         frames_per_item: int = 4,
-        clips_per_source: ClipsPerSource = ClipsPerSource(),
+        clips_per_source: int | dict[str, int | None] | None = 1,
         seed: int = 0,
         source: DataSource | list[Source] | ShortName = "folder",
         exclude: tuple[FindingKind, ...] = DEFAULT_EXCLUDE,
@@ -104,12 +91,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         super().__init__()
         self.root, self.item, self.seed = root, item, seed
         if isinstance(source, str) and source not in BUILT_IN:
-            raise ValueError(
-                f"source: expected {', '.join(BUILT_IN)}, a DataSource or a list of Source, got {source!r}"
-            )
+            wanted = f"{', '.join(BUILT_IN)}, a DataSource or a list of Source"
+            raise ValueError(f"source: expected {wanted}, got {source!r}")
         self.source = BUILT_IN[source]() if isinstance(source, str) else source
         if item == "sound" and isinstance(self.source, Folder):
             self.source.sound_files = True
+        if isinstance(clips_per_source, Mapping) and not set(clips_per_source) <= {"val", "test"}:
+            raise ValueError(f"clips_per_source: expected a number, or one for val and test, got {clips_per_source}")
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
@@ -268,7 +256,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
         if cache is None:
             dataset = SoundDataset if self.item == "sound" else FrameDataset
             return dataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
-        count = getattr(self.clips_per_source, split, 1)
+        clips = self.clips_per_source
+        count = clips.get(split, 1) if isinstance(clips, Mapping) else clips
         return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 
     # ---- loaders
@@ -312,9 +301,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
             ValueError: If there is no test split.
         """
         if "test" not in self.datasets:
-            raise ValueError(
-                f"{self.root}: expected a test split (a folder test/, or --data.source.test_fraction above 0), got none"
-            )
+            wanted = "a test split (a folder test/, or --data.source.test_fraction above 0)"
+            raise ValueError(f"{self.root}: expected {wanted}, got none")
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> Any:
