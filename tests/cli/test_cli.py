@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import SMALL, SMALL_RUN, Done, cmmd
 
-from cmmd_lightning import __version__
+from cmmd_lightning import CMMD, __version__
 from cmmd_lightning.media import probe, read_sound, write_sound, write_video
 from cmmd_lightning.packaged import packaged_configs
 
@@ -112,10 +112,10 @@ def refused(done: Done, *words: str) -> None:
         ("fitt --config quickstart.yaml", ("fitt", *COMMANDS)),
         ("fit --config quick.yaml", ("quick.yaml", "quickstart.yaml", "demo.yaml", "folder.yaml")),
         ("fit --config=quick.yaml", ("quick.yaml", "quickstart.yaml")),
-        ("fit --config quickstart.yaml --trainer.max_steps many", ("trainer.max_steps", "int", "many")),
+        ("fit --config quickstart.yaml --trainer.max_steps many", ("trainer.max_steps", "whole number", "many")),
         ("fit --config quickstart.yaml --trainr.max_steps 3", ("--trainr.max_steps",)),
         ("fit --config quickstart.yaml --model.learning_rat 1", ("learning_rat",)),
-        ("fit --config quickstart.yaml --model.clip.num_frames x", ("clip.num_frames", "int", "x")),
+        ("fit --config quickstart.yaml --model.clip.num_frames x", ("clip.num_frames", "whole number", "x")),
         (
             "fit --config quickstart.yaml --data.clip.num_frames 4",
             ("--data.clip.num_frames", "--model.clip.num_frames"),
@@ -208,7 +208,14 @@ def test_a_flag_that_the_checkpoint_overrules_is_refused(home, which, flag, valu
 
 def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
     agreeing = [
-        *("--model.init_args.learning_rate", "1e-3", "--model.clip", '{"num_frames": 8, "height": 16}'),
+        *(
+            "--model.compile",
+            "off",
+            "--model.init_args.learning_rate",
+            "1e-3",
+            "--model.clip",
+            '{"num_frames": 8, "height": 16}',
+        ),
         *(
             "--model.network.video_channels=[16,16]",
             "--model",
@@ -221,37 +228,55 @@ def test_a_flag_that_agrees_with_the_checkpoint_is_taken(home):
     assert done.status == 0, done.err
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(copy, caplog):
-    """In a process of its own: with the real signal, and the exit status that a shell sees."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_the_same_command_goes_on(number, copy, caplog):
+    """In a group of processes, loader workers too, as `timeout`, a terminal and clusters signal it."""
     config = (
         (packaged_configs()["quickstart.yaml"]).read_text().replace("every_n_train_steps: 50", "every_n_train_steps: 1")
     )
     (copy / "mine.yaml").write_text(config)
-    line = ["fit", "--config", "mine.yaml", *SMALL, "--trainer.max_steps"]  # far more steps than it gets to do
+    line = ["fit", "--config", "mine.yaml", *SMALL, "--data.num_workers", "2", "--trainer.max_steps"]
     program = "from cmmd_lightning.cli import main; main()"
     log, last = copy / "log", copy / "runs/quickstart/last.ckpt"
     began = last.stat().st_mtime_ns
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, *line, "600"],
+            [sys.executable, "-c", program, *line, "600"],  # far more steps than it gets to do
             cwd=copy,
             stdout=file,
             stderr=file,
+            start_new_session=True,
             # it is ignored where a shell without job control put the tests into the background
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while last.stat().st_mtime_ns == began and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130, log.read_text()
-    assert log.read_text().splitlines()[-1] == "cmmd: interrupted; what is done is kept"
-    assert "Traceback" not in log.read_text()
+        os.killpg(process.pid, number)
+        assert process.wait() == 128 + number, log.read_text()
+    *_, saved, end = log.read_text().splitlines()
     stopped = step_of(last)
+    assert saved == f"step {stopped} is saved in runs/quickstart/last.ckpt; fit --ckpt_path last goes on from it"
+    assert end == "cmmd: interrupted; what is done is kept"
+    assert "Traceback" not in log.read_text()
     assert 2 < stopped < 600
-    done = cmmd(*line, str(stopped + 2), cwd=copy)
+    done = cmmd(*line, str(stopped + 2), "--data.num_workers", "0", cwd=copy)
     assert done.status == 0, done.err
     assert step_of(last) == stopped + 2
     assert "Restored all states from the checkpoint at runs/quickstart/last.ckpt" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_sigterm_ends_an_evaluation_at_once(command, home, monkeypatch):
+    steps = []
+
+    def step(model, batch, batch_idx):
+        steps.append(batch_idx)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CMMD, "validation_step" if command == "validate" else "test_step", step)
+    done = cmmd(command, "--config", "quickstart.yaml", *SMALL_RUN, "--ckpt_path", "last", cwd=home)
+    assert (done.status, steps) == (143, [0])
+    assert done.err.splitlines()[-1] == "cmmd: interrupted; what is done is kept"
 
 
 # ---- prepare, render, describe

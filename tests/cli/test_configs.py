@@ -130,7 +130,7 @@ def test_there_are_the_configs_that_the_readme_names():
     assert {f"{name}_vae.yaml" for name in ("demo", "folder", "grid", "grid_long", "bounce", "bounce_long")} | {
         "ablation/vae.yaml"
     } == set(VAES)
-    assert {"512.yaml", "ncmmd.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
+    assert {"512.yaml", "ncmmd.yaml", "paper.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
 
 
 @pytest.mark.parametrize("name", VAES)
@@ -245,7 +245,11 @@ def test_all_overrides_stack(corpora, vae, tmp_path):
     names = ["epic_sounds.yaml", "512.yaml", "ncmmd.yaml", "cross_attention.yaml"]
     flags = [*thin(*names), "--model.clip.num_frames", "4", "--model.codec.path", vae, *corpora["EpicSounds"]]
     settings = run_two_steps(names, flags, tmp_path)["hyper_parameters"]
-    assert (settings["clip"]["height"], settings["clip"]["fps"], settings["schedule_shift"]) == (512, 10.0, 0.25)
+    assert (settings["clip"]["height"], settings["clip"]["fps"], settings["schedule_shift"]) == (
+        512,
+        10.0,
+        {"video": 0.25, "audio": 1.0},
+    )
     assert (settings["network"]["fusion"], settings["objective"]["contrastive_weight"]) == ("cross_attention", 0.0)
 
 
@@ -258,7 +262,7 @@ def test_another_run_in_the_same_folder_is_not_gone_on_with(corpora, vae, tmp_pa
     assert done.status == 2
     (error,) = done.errors
     said = (
-        "the last checkpoint was made with model.objective.contrastive_weight 5e-05, the config says 0.0; give another"
+        "the last checkpoint was made with model.objective.contrastive_weight 0.05, the config says 0.0; give another"
     )
     assert said in error
     again = cmmd("fit", "--config", "aist.yaml", *line, cwd=tmp_path)  # the same command: nothing is left to do
@@ -274,7 +278,13 @@ def test_the_papers_values_show_from_any_folder(name, tmp_path):
     clip = {key: model["clip"][key] for key in ("num_frames", "fps", "height", "width", "sample_rate")}
     assert clip == {"num_frames": 16, "fps": 10.0, "height": 128, "width": 128, "sample_rate": 16000}
     assert (model["learning_rate"], model["betas"], model["decay"]) == (1e-4, [0.9, 0.999], "constant")
-    assert (model["objective"]["contrastive_weight"], model["objective"]["bound"]) == (5e-5, "linear")
+    objective = {key: model["objective"][key] for key in ("contrastive_weight", "bound", "form", "contrastive_share")}
+    assert objective == {  # what docs/results.md recommends
+        "contrastive_weight": 0.05,
+        "bound": "infonce",
+        "form": "condition",
+        "contrastive_share": 0.25,
+    }
     assert model["network"]["fusion"] == "easy"
     assert data["negatives"]["kinds"] == ["shift", "swap", "substitution"]
     assert (trainer["max_steps"], trainer["strategy"], trainer["precision"]) == (700_000, "ddp", "bf16-mixed")
@@ -285,6 +295,7 @@ def test_the_papers_values_show_from_any_folder(name, tmp_path):
     callbacks = {c["class_path"].rpartition(".")[2]: c["init_args"] for c in trainer["callbacks"]}
     assert callbacks["EMA"]["decay"] == 0.9999
     assert callbacks["StepCheckpoint"]["every_minutes"] == 20.0
+    assert callbacks["StepCheckpoint"]["keep_best"] == "val/loss"
     assert {"SampleLogger", "Watch"} <= set(callbacks)
 
 

@@ -85,10 +85,10 @@ def test_noise_follows_from_seed_step_and_place_in_the_batch():
 
 
 def test_learning_rate_rises_then_falls_to_zero():
-    module = FrameAutoencoderModule(**TINY, warmup_steps=4, decay_steps=24)
-    factor = module._learning_rate_factor
-    assert [factor(step) for step in (0, 3, 4, 14, 24, 99)] == pytest.approx([0.2, 0.8, 1.0, 0.5, 0.0, 0.0])
-    assert FrameAutoencoderModule(**TINY, warmup_steps=4)._learning_rate_factor(10**6) == 1.0
+    for decay_steps, expected in ((24, [0.2, 0.8, 1.0, 0.5, 0.0, 0.0]), (None, [0.2, 0.8, 1.0, 1.0, 1.0, 1.0])):
+        module = FrameAutoencoderModule(**TINY, warmup_steps=4, decay_steps=decay_steps)
+        factor = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+        assert [factor(step) for step in (0, 3, 4, 14, 24, 99)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("averaged", [False, True])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from test_module import batch_of, nudged
-from tiny_training import build_model
+from tiny_training import Losses, build_data, build_model, build_trainer
+from torch._dynamo import lookup_backend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -102,3 +103,33 @@ def test_one_graph_serves_every_step(share):
     for position in range(50):
         model.training_step(batch_of(4, position=position), 0)
     assert len(graphs) == 1
+
+
+def test_a_compiled_network_trains_and_is_saved_as_the_other_one(clip_folder, tmp_path, monkeypatch, recwarn):
+    """`CMMD(compile=...)`, with the average and checkpoints: the same losses, the same names, one graph."""
+    torch._dynamo.reset()
+    graphs, real = [], torch.compile
+
+    def compile_counted(model: Any, *, mode: str) -> Any:
+        assert mode == "default"
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+            graphs.append(graph)
+            return lookup_backend("aot_eager")(graph, inputs)
+
+        return real(model, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compile_counted)
+    losses, saved = [], []
+    for mode in ("off", "default"):
+        kept = Losses()
+        trainer = build_trainer(tmp_path / mode, kept, max_steps=4, val_check_interval=100)
+        trainer.fit(build_model(compile=mode), datamodule=build_data(clip_folder))
+        losses.append([loss for _, loss in kept.train])
+        saved.append(torch.load(tmp_path / mode / "step=4.ckpt", weights_only=True))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert len(graphs) == 1
+    for state in ("state_dict", "current_model_state", "hyper_parameters"):
+        assert list(saved[1][state]) == list(saved[0][state])
+    assert not any("_orig_mod" in name for name in saved[1]["state_dict"])
+    assert not any("cache" in str(one.message) for one in recwarn)  # nothing that dynamo cannot see through

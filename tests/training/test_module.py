@@ -277,7 +277,14 @@ def test_cmmd_test_prints_the_metrics_and_leaves_the_report(tmp_path):
 # ---- the optimiser
 
 
-@pytest.mark.parametrize(("decay", "expected"), [("constant", [0.2, 0.4, 1.0, 1.0]), ("cosine", [0.2, 0.39, 0.5, 0.0])])
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("constant", [0.2, 0.4, 1.0, 1.0]),
+        ("cosine", [0.2, 0.39, 0.5, 0.0]),
+        ("wsd", [0.2, 0.4, 1.0, 0.0]),
+    ],
+)
 def test_learning_rate(decay, expected, tmp_path):
     model = build_model(warmup_steps=4, decay=decay, learning_rate=1.0)
     model._trainer = build_trainer(tmp_path, max_steps=10)
@@ -285,8 +292,9 @@ def test_learning_rate(decay, expected, tmp_path):
     assert [factor(step) for step in (0, 1, 5, 10)] == pytest.approx(expected, abs=0.005)
 
 
-def test_cosine_decay_needs_to_know_the_end(tmp_path):
-    model = build_model(decay="cosine")
+@pytest.mark.parametrize("decay", ["cosine", "wsd"])
+def test_decay_needs_to_know_the_end(decay, tmp_path):
+    model = build_model(decay=decay)
     model._trainer = build_trainer(tmp_path, max_steps=-1)
     with pytest.raises(ValueError, match="needs the trainer's max_steps"):
         model.configure_optimizers()

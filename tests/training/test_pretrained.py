@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import SMALL, cmmd
+from command_line import SMALL, SMALL_RUN, cmmd
 from lightning.pytorch import Callback
 from tiny_training import CLIP, NETWORK, Losses, build_data, build_model, build_trainer
 from torch import nn
 
 from cmmd_lightning import CMMD, ClipSpec, CodecConfig, FrameAutoencoderModule
-from cmmd_lightning.cli.resume_flags import refuse_other_run
+from cmmd_lightning.checkpoints import packaged_checkpoint
+from cmmd_lightning.cli.resume_flags import refuse_other_run, sizes_of
 from cmmd_lightning.cli.usage import UsageError
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors, reference_errors
 
@@ -342,3 +343,39 @@ def test_on_the_command_line_a_run_goes_on_where_its_pretrained_file_has_moved(t
     done = cmmd("fit", "--config", "quickstart.yaml", *SMALL, *more, cwd=tmp_path)
     assert done.status == 0, done.err
     assert load(base)["hyper_parameters"]["pretrained"] == "elsewhere.ckpt"
+
+
+def test_fine_tuning_takes_the_sizes_of_the_checkpoint(clip_folder, tmp_path):
+    """`folder.yaml` has others of its own; the packaged checkpoint, with its codec, is gone on from with one flag."""
+    line = ["fit", "--config", "folder.yaml", "--model.pretrained", "demo", "--data.root", clip_folder, *SMALL_RUN]
+    done = cmmd(*line, "--data.cache_dir", "cache", "--model.learning_rate", "1e-5", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert done.lines_with("demo: it is gone on from with its own clip, network, codec, schedule_shift")
+    made, demo = load(tmp_path / "runs/folder/cmmd.ckpt"), load(packaged_checkpoint("demo"))
+    for name in ("clip", "network", "codec"):
+        assert made["hyper_parameters"][name].items() >= demo["hyper_parameters"][name].items(), name
+    assert made["hyper_parameters"]["schedule_shift"] == demo["hyper_parameters"]["schedule_shift"]
+    assert (made["global_step"], made["hyper_parameters"]["learning_rate"]) == (2, 1e-5)
+    for name, value in demo["state_dict"].items():  # two steps of 1e-5 at most away; the codec is as it was
+        torch.testing.assert_close(made["state_dict"][name], value.float(), atol=1e-4, rtol=1e-3)
+    # the same command again goes on
+    again = cmmd(*line, "--data.cache_dir", "cache", "--model.learning_rate", "1e-5", cwd=tmp_path)
+    assert again.status == 0, again.err
+
+
+def test_fine_tuning_keeps_what_was_typed(start):
+    settings = CMMD(clip=CLIP, network=NETWORK).hparams
+    taken = sizes_of(start, settings, {"clip.height": "64", "schedule_shift": "0.5"})
+    assert taken["clip"]["height"] == settings["clip"]["height"]
+    assert taken["network"].items() >= load(start)["hyper_parameters"]["network"].items()
+    assert "schedule_shift" not in taken
+
+
+def test_fine_tuning_from_another_kind_of_checkpoint_is_one_line(tmp_path):
+    module = FrameAutoencoderModule(block_out_channels=[8, 8], norm_num_groups=4)
+    path = saved(tmp_path / "vae.ckpt", module)
+    done = cmmd("fit", "--config", "folder.yaml", "--model.pretrained", path, cwd=tmp_path)
+    assert done.errors == [
+        f"cmmd: error: --model.pretrained {path}: expected a checkpoint of CMMD, got one of "
+        "cmmd_lightning.FrameAutoencoderModule"
+    ]

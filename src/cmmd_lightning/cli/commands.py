@@ -6,13 +6,9 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cmmd_lightning.cli.study_commands import ablate, calibrate, compare
-
-if TYPE_CHECKING:
-    from cmmd_lightning.evaluation import RoundTrip
-    from cmmd_lightning.training.datamodule import AudioVideoDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +147,7 @@ def _built(build: Callable[[str], Any], spec: str) -> Any:
         raise ValueError(f"{spec}: expected weights of that format, got {reason[:200]}") from error
 
 
-def prepare(data: AudioVideoDataModule, shard: str = "1/1") -> int:
+def prepare(data: Any, shard: str = "1/1") -> int:
     """Media to latent and Mel cache: resumable, parallel, shardable.
 
     Args:
@@ -191,7 +187,7 @@ def describe(settings: Mapping[str, Any], negatives: Mapping[str, Any], batch_si
     return 0
 
 
-def codec_round_trip(ckpt_path: str, task: str) -> RoundTrip:
+def codec_round_trip(ckpt_path: str, task: str) -> Any:
     """The true clip through codec or vocoder of a checkpoint, for the ceiling of a score."""
     import torch
 

@@ -8,21 +8,16 @@ import sys
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
+from typing import Any
 
+from cmmd_lightning.cli.flags import OF_COMMAND, check_flags, nearest
+from cmmd_lightning.cli.help import FUNCTIONS, LIGHTNING, overview, page
+from cmmd_lightning.cli.messages import is_input_error, one_line
 from cmmd_lightning.cli.usage import UsageError, with_successor
 from cmmd_lightning.packaged import packaged_configs
 from cmmd_lightning.version import __version__
 
 CONFIG_FLAGS = ("--config", "-c")
-_NESTED = "Does not validate against any of the Union subtypes"
-_LIGHTNING = {
-    "fit": "train the model or the frame VAE",
-    "validate": "losses on the validation split",
-    "test": "losses and synchrony on the test split",
-    "predict": "generate sound for video, video for sound, or both",
-}
-
-
 # What Lightning warns of in every run of ours: the frozen codec, callbacks of training that prediction does not need.
 _EXPECTED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
@@ -32,6 +27,7 @@ _EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*resuming from a checkpoint that ended before the epoch ended.*",
     r".*LightningCLI's args parameter is intended.*",
+    r".*recommended to use `self.log\(.*sync_dist=True\)`.*",
 )
 
 
@@ -61,24 +57,6 @@ def resolve_config_flags(args: list[str]) -> list[str]:
     return out
 
 
-def _usage() -> str:
-    from cmmd_lightning.cli.commands import COMMANDS
-
-    rows = {**_LIGHTNING, **{name: (fn.__doc__ or "").splitlines()[0].rstrip(".") for name, fn in COMMANDS.items()}}
-    lines = [f"  {name:<10} {text[0].lower()}{text[1:]}" for name, text in rows.items()]
-    configs = ", ".join(packaged_configs())
-    return "\n".join(
-        [
-            "usage: cmmd COMMAND [options]",
-            "",
-            *lines,
-            "",
-            "cmmd COMMAND --help tells more; cmmd --version the version.",
-            f"Packaged configs, by bare name from any folder: {configs}",
-        ]
-    )
-
-
 def run(args: list[str]) -> int:
     """Runs one command.
 
@@ -87,36 +65,58 @@ def run(args: list[str]) -> int:
 
     Returns:
         The exit status: 0 if everything asked for was done.
+
+    Raises:
+        UsageError: If there is no such command, or it has no such flag.
     """
     if not args or args[0] in ("-h", "--help"):
-        sys.stdout.write(_usage() + "\n")
+        sys.stdout.write(overview() + "\n")
         return 0 if args else 2
     if args[0] == "--version":
         sys.stdout.write(f"cmmd_lightning {__version__}\n")
         return 0
+    command, rest = args[0], args[1:]
+    if command not in (*LIGHTNING, *FUNCTIONS):
+        meant = nearest(command, (*LIGHTNING, *FUNCTIONS))
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise UsageError(f"{command}: expected a command of {', '.join([*LIGHTNING, *FUNCTIONS])}{hint}")
+    if {"-h", "--help"} & set(rest):
+        sys.stdout.write(page(command) + "\n")
+        return 0
+    rest = resolve_config_flags(_with_whole_names(rest))
+    check_flags(command, rest)
+    rest = ["--help" if arg == "--help_all" else arg for arg in rest]
+    if command in OF_COMMAND:
+        from cmmd_lightning.cli.lightning_cli import run_lightning, run_with_config
+
+        return run_lightning([command, *rest]) if command in LIGHTNING else run_with_config(command, rest)
+    from jsonargparse import auto_cli
+
     from cmmd_lightning.cli.commands import COMMANDS
 
-    command, rest = args[0], resolve_config_flags(args[1:])
-    if command in ("prepare", "describe"):
-        from cmmd_lightning.cli.lightning_cli import run_with_config
+    positional = command == "render"
+    options: dict[str, Any] = {"as_positional": positional, "exit_on_error": False, "prog": f"cmmd {command}"}
+    return int(auto_cli(COMMANDS[command], args=rest, **options) or 0)
 
-        return run_with_config(command, rest)
-    if command in COMMANDS:
-        from jsonargparse import auto_cli
 
-        positional = command == "render"
-        return int(auto_cli(COMMANDS[command], args=rest, as_positional=positional, exit_on_error=False) or 0)
-    if command not in _LIGHTNING:
-        raise UsageError(f"{command}: expected a command of {', '.join([*_LIGHTNING, *COMMANDS])}")
-    from cmmd_lightning.cli.lightning_cli import run_lightning
-
-    return run_lightning([command, *rest])
+def _with_whole_names(args: list[str]) -> list[str]:
+    """Tasks by their short names too."""
+    names = {"v2a": "video_to_audio", "a2v": "audio_to_video"}
+    out = list(args)
+    for i, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag in ("--task", "--generate.task"):
+            if equals:
+                out[i] = f"{flag}={names.get(value, value)}"
+            elif i + 1 < len(args):
+                out[i + 1] = names.get(args[i + 1], args[i + 1])
+    return out
 
 
 def _set_up_messages() -> None:
     """Our messages on stderr, one line each; of Lightning's, no advertisements and nothing that holds for every run."""
     logger = logging.getLogger("cmmd_lightning")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.propagate = False
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
@@ -124,6 +124,12 @@ def _set_up_messages() -> None:
     )
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+def _is_first_process() -> bool:
+    """Whether this is no other than the first process of a run on several devices."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def main() -> None:
@@ -137,25 +143,19 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _interrupted()
     except SystemExit as stop:
-        # Lightning shuts down by itself on Ctrl-C, and leaves with a status of its own
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+        # Lightning shuts down by itself on Ctrl-C and SIGTERM, and leaves with a status of its own
+        terminated = type(stop).__name__ == "SIGTERMException"
+        if not terminated and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        status = _interrupted()
-    except (ValueError, OSError, ArgumentError, ModuleNotFoundError) as error:
-        if os.environ.get("CMMD_TRACEBACK"):
+        status = _interrupted(143 if terminated else 130)
+    except Exception as error:
+        if os.environ.get("CMMD_TRACEBACK") or not is_input_error(error):
             raise
-        sys.stderr.write(f"cmmd: error: {_one_line(error)}\n")
+        sys.stderr.write(f"cmmd: error: {with_successor(one_line(error, sys.argv[1:]))}\n")
         status = 2 if isinstance(error, UsageError | ArgumentError) else 1
     sys.exit(status)
 
 
-def _interrupted() -> int:
+def _interrupted(status: int = 130) -> int:
     sys.stderr.write("cmmd: interrupted; what is done is kept\n")
-    return 130
-
-
-def _one_line(error: BaseException) -> str:
-    """The message; of jsonargparse's nested ones, where each tells all of the values, the innermost."""
-    while _NESTED in str(error) and (error.__cause__ or error.__context__) is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return with_successor(" ".join(str(error).split()))
+    return status

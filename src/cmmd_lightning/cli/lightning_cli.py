@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.cli.commands import describe, prepare
 from cmmd_lightning.cli.resume_flags import (
     CHECKPOINT_WORDS,
@@ -16,6 +21,7 @@ from cmmd_lightning.cli.resume_flags import (
     flags_of,
     refuse_other_run,
     refuse_overruled,
+    sizes_of,
     stored_hyperparameters,
 )
 from cmmd_lightning.cli.usage import UsageError
@@ -23,12 +29,15 @@ from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
+from cmmd_lightning.training.checkpoint_io import install
 from cmmd_lightning.training.datamodule import AudioVideoDataModule
 from cmmd_lightning.training.module import CMMD
+from cmmd_lightning.training.progress import RunProgress
+from cmmd_lightning.training.vocoder import VocoderModule
 
 logger = logging.getLogger(__name__)
 
-_MODELS = {model.__name__: model for model in (CMMD, FrameAutoencoderModule)}
+_MODELS = {f"cmmd_lightning.{model.__name__}": model for model in (CMMD, FrameAutoencoderModule, VocoderModule)}
 
 
 def _with_default_model(args: list[str]) -> list[str]:
@@ -90,6 +99,8 @@ class CMMDCLI(LightningCLI):
             UsageError: If there is no such checkpoint, it is no checkpoint of ours, or a flag contradicts it.
         """
         subcommand = self.config.get("subcommand")
+        if subcommand in (None, "fit"):
+            self._take_sizes(subcommand)
         if not subcommand:
             return
         config = self.config[subcommand]
@@ -100,13 +111,18 @@ class CMMDCLI(LightningCLI):
             return
         stored = stored_hyperparameters(self.checkpoint)
         class_path = stored.pop("_class_path")
-        known = signature(_MODELS[class_path.rpartition(".")[2]]).parameters
-        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in known}}
+        if class_path not in _MODELS:
+            raise UsageError(
+                f"{self.checkpoint}: expected a checkpoint of {', '.join(_MODELS)}, got one of {class_path}"
+            )
+        arguments = signature(_MODELS[class_path]).parameters
+        model = {"class_path": class_path, "init_args": {k: v for k, v in stored.items() if k in arguments}}
         flags = flags_of(self.typed, "model")
         settings = config.model.get("init_args") or {}
         if subcommand == "fit" and settings.get("pretrained") and stored.get("pretrained"):
             model["init_args"]["pretrained"] = settings["pretrained"]  # where it lies now; what it holds, a fit checks
             flags.pop("pretrained", None)
+        flags.pop("compile", None)  # how it is computed, not what
         if last:  # the same command again: where the codecs came from is not in the checkpoint, the codecs are
             flags.pop("codec.path", None)
             flags.pop("vocoder", None)
@@ -114,6 +130,19 @@ class CMMDCLI(LightningCLI):
         if last and not asked and config.model.class_path.rpartition(".")[2] == class_path.rpartition(".")[2]:
             refuse_other_run(config.model.init_args.as_dict(), stored, self.checkpoint)
         self.config = self.parser.parse_object({subcommand: {"model": model}}, self.config)
+
+    def _take_sizes(self, subcommand: str | None) -> None:
+        """Of the model that a fit starts from, what its weights need to mean the same, where no flag says otherwise."""
+        model = self.config[subcommand].model if subcommand else self.config.model
+        settings = model.as_dict().get("init_args") or {}
+        name = settings.get("pretrained")
+        path = name and (name if Path(name).is_file() else packaged_checkpoint(name))
+        if not path or model.class_path.rpartition(".")[2] != "CMMD":
+            return  # what is not there, the fit says
+        taken = sizes_of(str(path), settings, flags_of(self.typed, "model"))
+        made = {"model": {"class_path": model.class_path, "init_args": taken}}
+        self.config = self.parser.parse_object({subcommand: made} if subcommand else made, self.config)
+        logger.info("%s: it is gone on from with its own %s", name, ", ".join(taken))
 
     def before_instantiate_classes(self) -> None:
         """Hands the model's sizes to the data; keeps predictions free of log folders."""
@@ -128,6 +157,8 @@ class CMMDCLI(LightningCLI):
                 config.data[name] = sizes[name]
         if self.checkpoint is not None and "codec" in sizes and sizes.codec.kind != "pixel_unshuffle":
             config.data.codec = {**vars(sizes.codec), "path": self.checkpoint}  # its weights, not only its sizes
+        if self.subcommand in ("validate", "test", "predict"):
+            signal.signal(signal.SIGTERM, _stop)  # Lightning notes the signal, and goes on
         if self.subcommand != "fit":
             self.save_config_callback = None
             if config.trainer.logger is None:
@@ -138,7 +169,19 @@ class CMMDCLI(LightningCLI):
         if self.command != "describe":
             super().instantiate_classes()
 
-    # ---- test and predict
+    def _instantiate_trainer(self, config: Any, callbacks: list[Any]) -> Trainer:
+        """With a bar of ours, unless another one or none is asked for."""
+        given = config.get("callbacks") or []
+        own = [*callbacks, *(given if isinstance(given, list) else [given])]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(one, ProgressBar) for one in own):
+            callbacks = [*callbacks, RunProgress()]
+        return super()._instantiate_trainer(config, callbacks)
+
+    # ---- fit, test and predict
+
+    def before_fit(self) -> None:
+        """Checkpoints are written whole, whichever callback asks for them."""
+        install(self.trainer)
 
     def before_test(self) -> None:
         """What the test generates, and how."""
@@ -159,6 +202,10 @@ class CMMDCLI(LightningCLI):
     def after_predict(self) -> None:
         """An input that failed shows in the exit status."""
         self.status = int(bool(self.writer.failed))
+
+
+def _stop(*_: Any) -> None:
+    raise SIGTERMException
 
 
 def run_lightning(args: list[str]) -> int:

@@ -23,7 +23,7 @@ class UsageError(ValueError):
 
 def with_successor(message: str) -> str:
     """Name what has taken the place of an option or a name that an error of the parser is about."""
-    moved = re.search(rf"(?:--data\.|'data' does not accept option ')({'|'.join(_MOVED)})\b", message)
+    moved = re.search(rf"\bdata\.({'|'.join(_MOVED)})\b", message)
     if moved:
         flag = {"segments": "table"}.get(moved[1], moved[1])
         return f"{message}; now --data.source.{flag}, of --data.source {_MOVED[moved[1]]}"

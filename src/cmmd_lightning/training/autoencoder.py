@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec, psnr, sample_posterior
 from cmmd_lightning.data.randomness import example_generator
 from cmmd_lightning.training.checkpoint import ExactResume
+from cmmd_lightning.training.learning_rate import with_schedule
 
 _FIRST_LOGVAR = -8.0
 
@@ -144,17 +144,8 @@ class FrameAutoencoderModule(ExactResume):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _learning_rate_factor(self, step: int) -> float:
-        warmup, decay = self.hparams["warmup_steps"], self.hparams["decay_steps"]
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if decay is None:
-            return 1.0
-        progress = min(1.0, (step - warmup) / max(1, decay - warmup))
-        return 0.5 * (1.0 + math.cos(math.pi * progress))
+        warmup, end = self.hparams["warmup_steps"], self.hparams["decay_steps"]
+        return with_schedule(optimizer, warmup, "cosine" if end else "constant", end or 0, begin=warmup)
 
     def _generators(self, batch: dict[str, Tensor]) -> list[torch.Generator]:
         """One generator per example, from its place in the stream: the same in one process and in two."""
@@ -200,4 +191,5 @@ class FrameAutoencoderModule(ExactResume):
     def _log(self, stage: str, values: dict[str, Tensor], examples: int) -> None:
         training = stage == "train"
         named = {f"{stage}/{name}": value.detach() for name, value in values.items()}
-        self.log_dict(named, prog_bar=True, batch_size=examples, sync_dist=not training)
+        on_bar = not training or self.device.type == "cpu"  # Lightning's bar reads it at every step
+        self.log_dict(named, prog_bar=on_bar, batch_size=examples, sync_dist=not training)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -12,13 +13,16 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cmmd_lightning.training.checkpoint_io import install, link, write_whole
 from cmmd_lightning.training.preemption import DeferredSignals, agreed, may_ask
+
+logger = logging.getLogger(__name__)
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "hyper_parameters", "hparams_name")
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """One checkpoint, kept up to date by step and by time, and ``last.ckpt`` beside it.
+    """One checkpoint, kept up to date by step and by time, and ``last.ckpt``, a second name of it.
 
     Written every so many steps, every so many minutes, on Ctrl-C and SIGTERM, and at the end of training.
     ``fit --ckpt_path last`` goes on from it. (Lightning's own, with steps as its interval, leaves out what
@@ -32,6 +36,8 @@ class StepCheckpoint(ModelCheckpoint):
         every_minutes: Minutes after a writing when the next is due at the latest; None is never.
         keep_every_n_steps: Every so many steps, a multiple of ``every_n_train_steps``, one more is written that stays,
             ``FILENAME-step=N.ckpt``; None is none.
+        keep_best: Of this value, such as ``val/loss``, the smallest after a validation: ``FILENAME-best.ckpt`` is
+            written there; None is none.
 
     Raises:
         ValueError: If an interval is not positive, or no multiple.
@@ -44,6 +50,7 @@ class StepCheckpoint(ModelCheckpoint):
         every_n_train_steps: int = 1000,
         every_minutes: float | None = None,
         keep_every_n_steps: int | None = None,
+        keep_best: str | None = None,
     ) -> None:
         if every_minutes is not None and every_minutes <= 0:
             raise ValueError(f"StepCheckpoint.every_minutes: expected a positive number, got {every_minutes}")
@@ -56,11 +63,12 @@ class StepCheckpoint(ModelCheckpoint):
             dirpath=dirpath,
             filename=filename,
             every_n_train_steps=every_n_train_steps,
-            save_last=True,
+            save_last="link",
             save_on_exception=True,
             enable_version_counter=False,
         )
-        self.every_minutes, self.keep_every_n_steps = every_minutes, keep_every_n_steps
+        self.every_minutes, self.keep_every_n_steps, self.keep_best = every_minutes, keep_every_n_steps, keep_best
+        self.best = math.inf
         self.is_good: Callable[[], bool] = lambda: True
         """Asked by all processes before anything is written; `Watch` answers it."""
         self._signals: DeferredSignals | None = None
@@ -69,7 +77,16 @@ class StepCheckpoint(ModelCheckpoint):
         """Finds its folder."""
         if self.dirpath is None:
             self.dirpath = trainer.default_root_dir
+        if "://" in str(self.dirpath):
+            self.save_last = True  # links are for files of this machine
         super().setup(trainer, pl_module, stage)
+        install(trainer)
+
+    @staticmethod
+    def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
+        if trainer.is_global_zero:
+            link(filepath, linkpath)
+        trainer.strategy.barrier()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts; signals that would end the job are held back until a batch is done."""
@@ -99,14 +116,37 @@ class StepCheckpoint(ModelCheckpoint):
         if self._signals is not None and not trainer.sanity_checking:
             self._signals.obey(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the best one until now."""
+        trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.keep_best is None or trainer.state.fn != "fit" or trial:
+            return
+        value = float(trainer.callback_metrics.get(self.keep_best, math.inf))
+        if value < self.best and self.is_good():
+            self.best = value
+            trainer.save_checkpoint(f"{self.dirpath}/{self.filename}-best.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the best value."""
+        return {**super().state_dict(), "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the best value, where there was one."""
+        super().load_state_dict(state_dict)
+        self.best = state_dict.get("best", math.inf)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes what came after the last whole interval."""
         self.save_now(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Writes where the training stands, unless that is not good."""
+        """Writes where the training stands, unless that is not good; tells what is kept."""
         if self._should_save_on_exception(trainer) and self.is_good():
-            super().on_exception(trainer, pl_module, exception)
+            self._save_topk_checkpoint(trainer, {})
+            self._save_last_checkpoint(trainer, {})
+        if self.last_model_path and trainer.is_global_zero and not isinstance(exception, ValueError):
+            step = self._last_global_step_saved
+            logger.info("step %d is saved in %s; fit --ckpt_path last goes on from it", step, self.last_model_path)
 
     def save_now(self, trainer: Trainer) -> None:
         """Writes where the training stands, between two steps; nothing where that was done or is not good."""
@@ -139,9 +179,7 @@ def export_weights(path: str | Path, output: str | Path, *, half: bool = False) 
     if half:
         state = kept["state_dict"]
         kept["state_dict"] = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    temporary = Path(output).with_suffix(".part")
-    torch.save(kept, temporary)
-    os.replace(temporary, output)
+    write_whole(kept, output)
 
 
 class ExactResume(LightningModule):

@@ -31,6 +31,7 @@ from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
 from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.training.preemption import leave_signals_to_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -260,8 +261,6 @@ class AudioVideoDataModule(pl.LightningDataModule):
         count = clips.get(split, 1) if isinstance(clips, Mapping) else clips
         return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 
-    # ---- loaders
-
     def _start(self) -> int:
         """Position in the training stream where the trainer stands."""
         trainer = self.trainer
@@ -281,6 +280,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_trainer,
             **options,
         )
 

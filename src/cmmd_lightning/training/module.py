@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -31,6 +30,7 @@ from cmmd_lightning.prediction.inputs import InputBatch
 from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
 from cmmd_lightning.training.batch_draws import BatchDraws
 from cmmd_lightning.training.checkpoint import ExactResume
+from cmmd_lightning.training.learning_rate import Decay, with_schedule
 
 
 class CMMD(LatentDiffusion, ExactResume):
@@ -55,7 +55,9 @@ class CMMD(LatentDiffusion, ExactResume):
         betas: Decay rates of AdamW's moments; a second one of 0.99 suits runs of some hundred steps.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps of linear warm-up.
-        decay: ``constant`` after the warm-up, or ``cosine`` down to zero at the trainer's last step.
+        decay: ``constant`` after the warm-up; down to zero at the trainer's last step as a ``cosine``, or by ``wsd``
+            along a line over the last ``decay_share`` of the steps. See `rate_factor`.
+        decay_share: Of ``wsd``.
         vocoder: ``griffin_lim``, the ``.ckpt`` of a `VocoderModule`, or ``vocos:NAME`` with a hub name or path; read
             once, its weights then live in the checkpoint.
         seed: Seed of everything random in training.
@@ -63,6 +65,8 @@ class CMMD(LatentDiffusion, ExactResume):
             from its averaged weights and its statistics, not from those of the data, and with the objective's bound
             ``preference`` a frozen copy of its network is the reference. Read when a fit begins or goes on, only then.
         video_noise: How the video's noise is correlated along time, in training and in sampling; see `TimeNoise`.
+        compile: Mode of ``torch.compile`` for the network, no part of a checkpoint. On a GPU, fusing what is not matrix
+            products is the largest gain there is; the first step then takes minutes.
 
     Example:
         >>> model = CMMD(clip=ClipSpec(height=32, width=32), network=NetworkSpec((32, 32), (32, 32)))
@@ -81,13 +85,17 @@ class CMMD(LatentDiffusion, ExactResume):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
-        decay: Literal["constant", "cosine"] = "constant",
+        decay: Decay = "constant",
         vocoder: str | dict[str, Any] = "griffin_lim",
         seed: int = 0,
         pretrained: str | None = None,
         video_noise: TimeNoise = TimeNoise(),
+        decay_share: float = 0.2,
+        compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = "off",
     ) -> None:
         super().__init__(clip, network, codec, schedule_shift, vocoder, video_noise)
+        if compile != "off":
+            self.network.compile(mode=compile)  # in its place: names of weights stay
         self.objective = ObjectiveSpec.of(objective)
         self.evaluation = EvaluationSpec()
         self._reference: nn.Module | None = None
@@ -106,6 +114,7 @@ class CMMD(LatentDiffusion, ExactResume):
                 "weight_decay": weight_decay,
                 "warmup_steps": warmup_steps,
                 "decay": decay,
+                "decay_share": decay_share,
                 "vocoder": self.vocoder.init_args if isinstance(self.vocoder, Vocos) else vocoder,
                 "seed": seed,
                 "pretrained": None if pretrained is None else str(pretrained),
@@ -166,24 +175,14 @@ class CMMD(LatentDiffusion, ExactResume):
             )
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the network, with warm-up and, if wanted, cosine decay."""
+        """AdamW over the network, with warm-up and, if wanted, decay."""
         settings = self.hparams
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, settings["learning_rate"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
         )
-        warmup, total = settings["warmup_steps"], self.trainer.max_steps
-        if settings["decay"] == "cosine" and total < 1:
-            raise ValueError("decay='cosine' needs the trainer's max_steps")
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / (warmup + 1))
-            if settings["decay"] == "constant":
-                return rise
-            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        end, share = self.trainer.max_steps, settings["decay_share"]
+        return with_schedule(optimizer, settings["warmup_steps"], settings["decay"], end, share=share)
 
     @property
     def drawing(self) -> BatchDraws:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -12,6 +10,7 @@ from cmmd_lightning.codecs import LogMel, Vocos, log_spectral_distance
 from cmmd_lightning.codecs.spectral import multi_resolution_distance
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.training.checkpoint import ExactResume
+from cmmd_lightning.training.learning_rate import with_schedule
 
 
 class VocoderModule(ExactResume):
@@ -88,17 +87,8 @@ class VocoderModule(ExactResume):
         optimizer = torch.optim.AdamW(
             self.parameters(), settings["learning_rate"], (0.8, 0.99), weight_decay=settings["weight_decay"]
         )
-        warmup, decay = settings["warmup_steps"], settings["decay_steps"]
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / (warmup + 1))
-            if decay is None:
-                return rise
-            progress = min(1.0, max(0.0, step - warmup) / max(1, decay - warmup))
-            return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        warmup, end = settings["warmup_steps"], settings["decay_steps"]
+        return with_schedule(optimizer, warmup, "cosine" if end else "constant", end or 0, begin=warmup)
 
     def _losses(self, estimate: Tensor, sound: Tensor) -> dict[str, Tensor]:
         spectra = multi_resolution_distance(estimate, sound)
@@ -113,4 +103,5 @@ class VocoderModule(ExactResume):
     def _log(self, stage: str, values: dict[str, Tensor], examples: int) -> None:
         training = stage == "train"
         named = {f"{stage}/{name}": value.detach() for name, value in values.items()}
-        self.log_dict(named, prog_bar=True, batch_size=examples, sync_dist=not training)
+        on_bar = not training or self.device.type == "cpu"  # Lightning's bar reads it at every step
+        self.log_dict(named, prog_bar=on_bar, batch_size=examples, sync_dist=not training)

@@ -190,7 +190,7 @@ class Watch(Callback):
         for saver in savers:
             if isinstance(saver, StepCheckpoint) and not acted:
                 saver.save_now(trainer)
-        kept = [(s._last_global_step_saved, s._last_checkpoint_saved or s.last_model_path) for s in savers]
+        kept = [(s._last_global_step_saved, s.last_model_path or s._last_checkpoint_saved) for s in savers]
         at, path = max([one for one in kept if one[1]], default=(0, ""))
         place = f", batch position {_positions(step.batches)}" if _positions(step.batches) else ""
         good = f"last good checkpoint: {path}{f' (step {at})' if at else ''}" if path else "no checkpoint yet"

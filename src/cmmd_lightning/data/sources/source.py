@@ -143,7 +143,8 @@ def media_folder(root: str) -> Path:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"{root}: expected a folder of media files, got {'a file' if folder.exists() else 'nothing'} there"
+            f"{root}: expected a folder of media files, got {'a file' if folder.exists() else 'nothing'} there: "
+            "name yours by --data.root"
         )
     return folder
 
