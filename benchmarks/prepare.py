@@ -54,7 +54,7 @@ def once(arguments: argparse.Namespace) -> None:
     data = data_of(arguments.folder, arguments.out, arguments.codec, arguments.num_workers, arguments.size)
     report = data.prepare()
     cache = Cache(arguments.out, data.clip, build_frame_codec(data.codec), LogMel(*data.clip.mel_settings))
-    measure_statistics(cache, [cache.key(d.source) for d in report.diagnoses if d.kept and d.source.split == "train"])
+    measure_statistics(cache, [cache.key(d.source) for d in report.inspections if d.kept and d.source.split == "train"])
     names = ("media_seconds", "work_seconds", "decode_seconds", "encode_seconds", "write_seconds")
     counts = {"prepared": len(report.prepared), "reused": len(report.reused), "failed": len(report.failed)}
     print(json.dumps({**counts, **{name: getattr(report, name) for name in names}}))

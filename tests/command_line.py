@@ -26,7 +26,7 @@ SMALL_RUN = [
     *("--data.num_workers", "0", "--data.batch_size", "2", "--trainer.accelerator", "cpu"),
     *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.log_every_n_steps", "1"),
 ]
-SMALL = [*SMALL_MODEL, *SMALL_RUN, "--data.render_clips", "[4,2,2]"]
+SMALL = [*SMALL_MODEL, *SMALL_RUN, "--data.source.render_clips", "[4,2,2]"]
 
 
 @dataclass

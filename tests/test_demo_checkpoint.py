@@ -88,7 +88,16 @@ def test_training_goes_on_from_it(home, tmp_path):
     config = {"model": {"class_path": "cmmd_lightning.CMMD", "init_args": {**settings, "pretrained": "demo"}}}
     config["model"]["init_args"]["codec"] = {"kind": "autoencoder_kl", "path": str(packaged_checkpoint("demo"))}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
-    flags = ["--data.root", home / "clips", "--data.num_workers", 0, "--data.batch_size", 2, "--data.val_fraction", 0]
+    flags = [
+        "--data.root",
+        home / "clips",
+        "--data.num_workers",
+        0,
+        "--data.batch_size",
+        2,
+        "--data.source.val_fraction",
+        0,
+    ]
     trainer = ["--trainer.max_steps", 1, "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
     done = cmmd("fit", "--config", "own.yaml", *flags, *trainer, cwd=tmp_path)
     assert done.status == 0, done.err

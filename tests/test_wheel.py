@@ -77,7 +77,7 @@ def test_the_installed_wheel_trains_offline_from_a_bare_config_name(installed, t
         installed / "cmmd_lightning" / "__init__.py"
     )
     line = ["fit", "--config", "quickstart.yaml", "--trainer.fast_dev_run", "true"]
-    smaller = ["--data.render_clips", "[4,2,2]", "--data.num_workers", "0"]
+    smaller = ["--data.source.render_clips", "[4,2,2]", "--data.num_workers", "0"]
     output = run(sys.executable, installed / "bin" / "cmmd", *line, *smaller, cwd=tmp_path, **where)
     assert "`Trainer.fit` stopped: `max_steps=1` reached" in output
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -87,7 +87,7 @@ def test_every_command_has_help(command, tmp_path):
         "predict": ("--generate.inputs", "--runtime", "--generate.ddim_eta", "--ckpt_path", "--trainer.devices"),
         "prepare": ("--shard", "--data.root"),
         "evaluate": ("--task", "--generated", "--reference"),
-        "render": ("{bounce,dance}", "--num_clips", "--seed"),
+        "render": ("bounce", "--num_clips", "--seed"),
         "describe": ("--config",),
         "export": ("--ckpt_path", "--output_dir"),
         "calibrate": ("--real", "--fit", "--scenes", "--output_dir"),
@@ -462,7 +462,7 @@ def test_bad_files_in_the_data_are_left_out(media, tmp_path):
     expected = bad_inputs(tmp_path / "films", media)
     for name in ("a", "b"):
         shutil.copy(media / f"{name}.mp4", tmp_path / "films" / f"good_{name}.mp4")
-    line = ["--config", "quickstart.yaml", *SMALL, "--data.root", "films", "--data.val_fraction", "0.0"]
+    line = ["--config", "quickstart.yaml", *SMALL, "--data.root", "films", "--data.source.val_fraction", "0.0"]
     done = cmmd("prepare", *line, cwd=tmp_path)
     assert done.status == 1
     assert done.lines_with("prepared 2 sources")
@@ -481,7 +481,7 @@ def test_bad_files_in_the_data_are_left_out(media, tmp_path):
 def test_data_of_which_nothing_can_be_used_are_one_line(media, tmp_path):
     bad_inputs(tmp_path / "films", media)
     for root, words in {"films": "films", "nowhere": "expected a folder of media files", ".": "expected"}.items():
-        line = ["fit", "--config", "quickstart.yaml", *SMALL, "--data.root", root, "--data.render_scene", "null"]
+        line = ["fit", "--config", "quickstart.yaml", *SMALL, "--data.root", root, "--data.source.render_scene", "null"]
         if root == ".":
             shutil.rmtree(tmp_path / "films")
         done = cmmd(*line, cwd=tmp_path)

@@ -105,13 +105,14 @@ def corpora(tmp_path_factory) -> dict[str, list[object]]:
     for split, start in (("train", 0), ("val", 1)):
         times = f"00:00:0{start}.000,00:00:0{start + 3}.000,{start * 24000},{(start + 3) * 24000}"
         (root / "csv" / FILES[split]).write_text(f"{header}\nP01_11_{start},P01,P01_11,{times},rustle,4\n")
-    annotations = ["--data.annotations", root / "csv"]
-    places = {"aist": ("aist", []), "epic_sounds": ("epic", annotations), "grid": ("grid", [])}
+    annotations = ["--data.source.annotations", root / "csv"]
+    places = {"Aist": ("aist", []), "EpicSounds": ("epic", annotations), "Grid": ("grid", [])}
     return {name: ["--data.root", root / folder, *more] for name, (folder, more) in places.items()}
 
 
 def data_flags(name: str, films: Path, corpora: dict[str, list[object]]) -> list[object]:
-    return corpora.get(read(name)["data"].get("source", "folder")) or ["--data.root", films]
+    source = read(name)["data"].get("source")
+    return corpora.get(source["class_path"] if isinstance(source, dict) else source) or ["--data.root", films]
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_overrides_train_stacked_on_a_base(name, corpora, vae, tmp_path):
     """Each changes what it says, leaves the rest of its base, and has a folder of its own."""
     names = ["aist.yaml", name]
     short = ["--model.clip.num_frames", "4"] if name == "512.yaml" else []
-    flags = [*thin(*names), *short, "--model.codec.path", vae, *corpora["aist"]]
+    flags = [*thin(*names), *short, "--model.codec.path", vae, *corpora["Aist"]]
     checkpoint = run_two_steps(names, flags, tmp_path)
     settings = checkpoint["hyper_parameters"]
     base, changes = (read(one)["model"]["init_args"] for one in names)
@@ -242,7 +243,7 @@ def test_recipes_train_stacked_on_their_base(name, films, corpora, vae, tmp_path
 
 def test_all_overrides_stack(corpora, vae, tmp_path):
     names = ["epic_sounds.yaml", "512.yaml", "ncmmd.yaml", "cross_attention.yaml"]
-    flags = [*thin(*names), "--model.clip.num_frames", "4", "--model.codec.path", vae, *corpora["epic_sounds"]]
+    flags = [*thin(*names), "--model.clip.num_frames", "4", "--model.codec.path", vae, *corpora["EpicSounds"]]
     settings = run_two_steps(names, flags, tmp_path)["hyper_parameters"]
     assert (settings["clip"]["height"], settings["clip"]["fps"], settings["schedule_shift"]) == (
         512,
@@ -254,7 +255,7 @@ def test_all_overrides_stack(corpora, vae, tmp_path):
 
 def test_another_run_in_the_same_folder_is_not_gone_on_with(corpora, vae, tmp_path):
     """The last checkpoint is found by its folder: one that was made with other settings is refused."""
-    line = [*SMALL_RUN, *thin("aist.yaml"), "--model.codec.path", vae, *corpora["aist"]]
+    line = [*SMALL_RUN, *thin("aist.yaml"), "--model.codec.path", vae, *corpora["Aist"]]
     assert cmmd("fit", "--config", "aist.yaml", *line, cwd=tmp_path).status == 0
     stacked = ["--config", "aist.yaml", "--config", "ncmmd.yaml", "--trainer.default_root_dir", "runs/aist"]
     done = cmmd("fit", *stacked, *line, cwd=tmp_path)
@@ -288,7 +289,9 @@ def test_the_papers_values_show_from_any_folder(name, tmp_path):
     assert data["negatives"]["kinds"] == ["shift", "swap", "substitution"]
     assert (trainer["max_steps"], trainer["strategy"], trainer["precision"]) == (700_000, "ddp", "bf16-mixed")
     assert 8 * data["batch_size"] == 128
-    assert data["source"] == name.removesuffix(".yaml")
+    assert (
+        data["source"]["class_path"].rpartition(".")[2] == {"aist.yaml": "Aist", "epic_sounds.yaml": "EpicSounds"}[name]
+    )
     callbacks = {c["class_path"].rpartition(".")[2]: c["init_args"] for c in trainer["callbacks"]}
     assert callbacks["EMA"]["decay"] == 0.9999
     assert callbacks["StepCheckpoint"]["every_minutes"] == 20.0
@@ -300,7 +303,7 @@ def test_aist_runs_fast_dev_on_a_cpu(corpora, tmp_path):
     """The command as typed, the strategy as in the config: 128x128, a thin network, pixels for latents."""
     channels = "[64,64,64]"
     words = [
-        *("fit", "--config", "aist.yaml", "--trainer.fast_dev_run", "true", *corpora["aist"]),
+        *("fit", "--config", "aist.yaml", "--trainer.fast_dev_run", "true", *corpora["Aist"]),
         *("--trainer.accelerator", "cpu", "--trainer.precision", "32", "--model.codec.kind", "pixel_unshuffle"),
         *("--model.codec.path", "null", "--model.codec.unshuffle", "8", "--model.network.video_channels", channels),
         *("--model.network.audio_channels", channels, "--data.batch_size", "2", "--data.num_workers", "0"),

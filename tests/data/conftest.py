@@ -7,7 +7,7 @@ import pytest
 from data_fixtures import CLIP, Prepared, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
-from cmmd_lightning.data import Cache, Source, folder_sources, prepare
+from cmmd_lightning.data import Cache, Folder, Source, prepare
 from cmmd_lightning.procedural import render
 
 
@@ -28,7 +28,7 @@ def prepare_into(media_folder: Path) -> Callable[..., Prepared]:
 
     def run(cache_dir: Path, sources: list[Source] | None = None, **settings: object) -> Prepared:
         codec, mel = build_frame_codec(CodecConfig()), mel_of(CLIP)
-        sources = folder_sources(str(media_folder)) if sources is None else sources
+        sources = Folder().sources(str(media_folder)) if sources is None else sources
         options = {"num_workers": 0, "progress": False, **settings}
         report = prepare(sources, CLIP, codec, mel, str(cache_dir), **options)  # type: ignore[arg-type]
         return Prepared(media_folder, sources, CLIP, codec, mel, Cache(str(cache_dir), CLIP, codec, mel), report)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmmd_lightning.data import Source, of_split
-from cmmd_lightning.data.sources.aist import TEST_MUSIC, aist_sources
+from cmmd_lightning.data.sources.aist import TEST_MUSIC, Aist
 from cmmd_lightning.data.sources.aist_name import GENRES, AistName
 
 NAMES = st.builds(
@@ -97,7 +97,7 @@ def test_the_lists_of_aist_give_its_splits(
         names_in(lists / f"{name}.txt") for name in ("crossmodal_train", "crossmodal_test", "ignore_list")
     )
     root = lay_out(tmp_path / "aist", videos([*train, *test], "c01", "c02"), rendered)
-    sources = aist_sources(str(root), annotations=str(lists))
+    sources = Aist(annotations=str(lists)).sources(str(root))
     assert len(set(train) & set(ignored)) == 28
     by_split = {split: of_split(sources, split) for split in ("train", "val", "test")}
     assert len(by_split["train"]) + len(by_split["val"]) == 980 - 28
@@ -113,11 +113,11 @@ def test_the_lists_of_aist_give_its_splits(
     house = next(source for source in sources if source.group == "gHO_sBM_cAll_d20_mHO5_ch02")
     assert (house.label, house.class_index, house.period) == ("House", 5, 60 / 135)
     # The same dances are held out whichever cameras are asked for.
-    everything = aist_sources(str(root), annotations=str(lists), cameras="all")
+    everything = Aist(annotations=str(lists), cameras="all").sources(str(root))
     assert len(everything) == 2 * len(sources)
     assert {s.group: s.split for s in everything} == {s.group: s.split for s in sources}
     assert [s.key for s in everything] == sorted(s.key for s in everything)
-    other = aist_sources(str(root), annotations=str(lists), seed=1)
+    other = Aist(annotations=str(lists)).sources(str(root), seed=1)
     assert {s.group for s in of_split(other, "val")} != {s.group for s in by_split["val"]}
 
 
@@ -133,15 +133,15 @@ def test_a_validation_list_and_paths_of_single_lists(rendered: Path, tmp_path: P
     for split, names in dances.items():
         (official / "splits" / f"crossmodal_{split}.txt").write_text("\n".join(names) + " \n\n")
     (official / "ignore_list.txt").write_text("gBR_sFM_cAll_d04_mBR1_ch02")
-    by_folder = aist_sources(str(root), annotations=str(official))
+    by_folder = Aist(annotations=str(official)).sources(str(root))
     assert {s.group: s.split for s in by_folder} == {
         "gBR_sBM_cAll_d04_mBR1_ch03": "train",
         "gBR_sBM_cAll_d04_mBR0_ch01": "val",
         "gBR_sBM_cAll_d04_mBR0_ch02": "test",
     }
     paths = {split: str(official / "splits" / f"crossmodal_{split}.txt") for split in dances}
-    assert aist_sources(str(root), annotations={**paths, "ignore": str(official / "ignore_list.txt")}) == by_folder
-    assert len(aist_sources(str(root), annotations=paths)) == 4
+    assert Aist(annotations={**paths, "ignore": str(official / "ignore_list.txt")}).sources(str(root)) == by_folder
+    assert len(Aist(annotations=paths).sources(str(root))) == 4
 
 
 def test_seven_hundred_missing_videos_are_one_warning(
@@ -150,7 +150,7 @@ def test_seven_hundred_missing_videos_are_one_warning(
     train, test = (names_in(lists / f"crossmodal_{name}.txt") for name in ("train", "test"))
     paths = {"train": str(lists / "crossmodal_train.txt"), "test": str(lists / "crossmodal_test.txt")}
     root = lay_out(tmp_path / "aist", videos([*sorted(train)[700:], *test], "c03"), rendered)
-    sources = aist_sources(str(root), annotations=paths, cameras=["c03"])
+    sources = Aist(annotations=paths, cameras=["c03"]).sources(str(root))
     assert len(sources) == 300
     (warning,) = warnings_in(caplog)
     assert "expected 1000 dances by cameras c03, 700 videos are missing: " in warning
@@ -158,7 +158,7 @@ def test_seven_hundred_missing_videos_are_one_warning(
     assert f"missing: {first}, " in warning
     assert warning.endswith(", ...")
     caplog.clear()
-    assert len(aist_sources(str(root), annotations=paths, cameras="all")) == 300
+    assert len(Aist(annotations=paths, cameras="all").sources(str(root))) == 300
     (warning,) = warnings_in(caplog)
     assert "700 videos are missing" in warning
 
@@ -171,7 +171,7 @@ def test_without_lists_the_test_music_gives_splits_that_agree_with_the_lists(
     tested = ["gBR_sBM_cAll_d04_mBR0_ch01", "gBR_sFM_cAll_d04_mBR0_ch01", "gLO_sGR_cAll_d13_d14_d15_mLO2_ch01"]
     root = lay_out(tmp_path / "aist", videos([*train, *test, *dropped, *tested], "c01"), rendered)
     with caplog.at_level(logging.INFO):
-        sources = aist_sources(str(root), val_fraction=0.1)
+        sources = Aist(val_fraction=0.1).sources(str(root))
     assert "3 dances share music or choreography across the splits" in caplog.text
     by_split = {split: of_split(sources, split) for split in ("train", "val", "test")}
     assert {s.group for s in [*by_split["train"], *by_split["val"]]} == set(train)
@@ -180,7 +180,7 @@ def test_without_lists_the_test_music_gives_splits_that_agree_with_the_lists(
     assert not musics(by_split["train"]) & musics(by_split["test"])
     assert not choreographies(by_split["train"]) & choreographies(by_split["test"])
     assert warnings_in(caplog) == []
-    only_ignore = aist_sources(str(root), annotations={"ignore": str(lists / "ignore_list.txt")})
+    only_ignore = Aist(annotations={"ignore": str(lists / "ignore_list.txt")}).sources(str(root))
     assert len(only_ignore) == len(sources) - 28
 
 
@@ -191,7 +191,7 @@ def test_other_files_and_second_copies_are_counted_in_one_line_each(
     root = lay_out(tmp_path, [f"{size}/{name}" for size in ("10M", "2M") for name in names], rendered)
     lay_out(tmp_path, ["10M/sSH_c01_v0.mp4", "10M/sBT_c01_d21_d31_v5.mp4", "holiday.mp4", "party.MOV"], rendered)
     with caplog.at_level(logging.INFO):
-        sources = aist_sources(str(root), val_fraction=0.0)
+        sources = Aist(val_fraction=0.0).sources(str(root))
     assert [source.key for source in sources] == [f"10M/{name}" for name in names]
     assert "2 showcase, cypher and battle videos are left out" in caplog.text
     warnings = warnings_in(caplog)
@@ -209,30 +209,30 @@ def test_lists_that_overlap_are_refused_with_the_names(rendered: Path, tmp_path:
     Path(paths["test"]).write_text("\n".join(test))
     shared = r"got in both music mBR0; choreography gBR_sBM_ch02, gPO_sBM_ch02$"
     with pytest.raises(ValueError, match=f"disjoint in music and choreography, {shared}"):
-        aist_sources(str(root), annotations=paths)
+        Aist(annotations=paths).sources(str(root))
     Path(paths["test"]).write_text("\n".join([*test, train[0]]))
     with pytest.raises(ValueError, match="gBR_sBM_cAll_d04_mBR0_ch02: expected in one list, got train and test"):
-        aist_sources(str(root), annotations=paths)
+        Aist(annotations=paths).sources(str(root))
 
 
 def test_errors_name_what_was_expected(rendered: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"expected AIST videos such as gBR_sBM_c01_d04_mBR0_ch01.mp4, got none"):
-        aist_sources(str(tmp_path / "empty"))
+        Aist().sources(str(tmp_path / "empty"))
     root = str(lay_out(tmp_path / "aist", ["gBR_sBM_c01_d04_mBR1_ch03.mp4"], rendered))
     with pytest.raises(ValueError, match="expected videos of cameras c09 in some split, got none"):
-        aist_sources(root, cameras="c09")
+        Aist(cameras="c09").sources(root)
     with pytest.raises(ValueError, match="cameras: expected 'all', or some of c01 to c10, got front"):
-        aist_sources(root, cameras="front")
+        Aist(cameras="front").sources(root)
     with pytest.raises(ValueError, match=r"expected crossmodal_train.txt and crossmodal_test.txt in this folder"):
-        aist_sources(root, annotations=str(tmp_path / "empty"))
+        Aist(annotations=str(tmp_path / "empty")).sources(root)
     with pytest.raises(ValueError, match=r"annotations: expected train and test, .* got train"):
-        aist_sources(root, annotations={"train": "x"})
+        Aist(annotations={"train": "x"}).sources(root)
     with pytest.raises(ValueError, match=r"absent.txt: expected a list of AIST names, got No such file"):
-        aist_sources(root, annotations={"ignore": str(tmp_path / "absent.txt")})
+        Aist(annotations={"ignore": str(tmp_path / "absent.txt")}).sources(root)
     (tmp_path / "bad.txt").write_text("gBR_sBM_cAll_d04_mBR1_ch03\nnonsense\n")
     with pytest.raises(ValueError, match=r"bad.txt:2: expected an AIST name such as .*, got 'nonsense'"):
-        aist_sources(root, annotations={"ignore": str(tmp_path / "bad.txt")})
+        Aist(annotations={"ignore": str(tmp_path / "bad.txt")}).sources(root)
 
 
 def test_labels_periods_and_groups_reach_the_batches(
@@ -242,7 +242,7 @@ def test_labels_periods_and_groups_reach_the_batches(
     root = lay_out(tmp_path / "aist", [*videos(dances, "c01"), *videos(dances[:1], "c02")], rendered)
     missing = ["gWA_sBM_c02_d25_mWA1_ch03.mp4", "gWA_sBM_c02_d25_mWA0_ch02.mp4"]
     lay_out(root, missing, rendered)
-    data, batches = first_batches(root, source="aist", val_fraction=0.2, batch_size=32)
+    data, batches = first_batches(root, source=Aist(val_fraction=0.2), batch_size=32)
     assert len([line for line in warnings_in(caplog) if "2 videos are missing" in line]) == 1
     labels = {GENRES["WA"]: 6, GENRES["KR"]: 7}
     for split, batch in batches.items():

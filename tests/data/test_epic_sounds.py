@@ -8,12 +8,16 @@ from corpus_trees import first_batches, lay_out
 
 from cmmd_lightning import AudioVideoDataModule, ClipSpec
 from cmmd_lightning.data import of_split
-from cmmd_lightning.data.sources.epic_sounds import FILES, epic_sounds_sources
+from cmmd_lightning.data.sources.epic_sounds import FILES, EpicSounds
 
 HEADER = "annotation_id,participant_id,video_id,start_timestamp,stop_timestamp,start_sample,stop_sample"
 CLASSES = "description,class,class_id"
 CLIP_SPEC = ClipSpec(num_frames=16, fps=10.0, height=32, width=32, sample_rate=8000)
 CLIP = CLIP_SPEC.duration
+
+
+def clip_of(seconds: float) -> ClipSpec:
+    return ClipSpec(num_frames=16, fps=16 / seconds)
 
 
 def stamp(seconds: float) -> str:
@@ -60,7 +64,7 @@ def test_the_official_validation_file(
     videos = sorted({row["video_id"] for row in rows})
     root = lay_out(tmp_path / "EPIC-KITCHENS", [f"{v[:3]}/videos/{v}.MP4" for v in videos], rendered)
     with caplog.at_level(logging.INFO):
-        sources = epic_sounds_sources(str(root), clip_seconds=CLIP, annotations=str(official))
+        sources = EpicSounds(annotations=str(official)).sources(str(root), clip_of(CLIP))
     assert warnings_in(caplog) == []
     assert (len(sources), len(videos)) == (8035, 137)
     assert {source.split for source in sources} == {"val"}
@@ -79,9 +83,9 @@ def test_the_official_validation_file(
             assert source.start <= first
             assert source.stop >= last - 1e-9
     assert {source.class_index for source in sources} == set(range(44))
-    dropped = epic_sounds_sources(str(root), clip_seconds=CLIP, annotations=str(official), short_segments="drop")
+    dropped = EpicSounds(annotations=str(official), short_segments="drop").sources(str(root), clip_of(CLIP))
     assert len(dropped) == 8035 - 5138
-    single = epic_sounds_sources(str(root), clip_seconds=CLIP, annotations={"test": str(official / FILES["val"])})
+    single = EpicSounds(annotations={"test": str(official / FILES["val"])}).sources(str(root), clip_of(CLIP))
     assert {source.split for source in single} == {"test"}
 
 
@@ -92,7 +96,7 @@ def test_missing_videos_are_one_warning_by_participant(
     videos = sorted({row["video_id"] for row in rows})
     there = [video for video in videos if video[:3] not in ("P01", "P30")]
     root = lay_out(tmp_path / "epic", [f"{v[:3]}/videos/{v}.MP4" for v in there], rendered)
-    sources = epic_sounds_sources(str(root), clip_seconds=CLIP, annotations=str(official))
+    sources = EpicSounds(annotations=str(official)).sources(str(root), clip_of(CLIP))
     left_out = sum(row["participant_id"] in ("P01", "P30") for row in rows)
     assert len(sources) == 8035 - left_out
     (warning,) = warnings_in(caplog)
@@ -111,18 +115,18 @@ def test_layouts_and_suffixes_that_people_have(rendered: Path, tmp_path: Path) -
     }
     root = lay_out(tmp_path / "epic", [*layouts.values(), "P01/rgb_frames/P05_01/P05_01.mp4"], rendered)
     rows = [row(0, 0.5, 3.5, video) for video in [*layouts, "P05_01"]]
-    sources = epic_sounds_sources(str(root), clip_seconds=1.0, annotations=str(annotate(tmp_path / "csv", rows)))
+    sources = EpicSounds(annotations=str(annotate(tmp_path / "csv", rows))).sources(str(root), clip_of(1.0))
     assert {source.group: Path(source.path).relative_to(root).as_posix() for source in sources} == layouts
 
 
 def test_a_file_without_classes_or_samples_is_the_unlabelled_test(kitchen: Path) -> None:
     annotate(kitchen, [row(0, 0.5, 2.5)])
     annotate(kitchen, [row(1, 1.0, 3.0, classes="")], "test", HEADER)
-    train, test = epic_sounds_sources(str(kitchen), clip_seconds=1.0)  # the annotations lie in the root itself
+    train, test = EpicSounds().sources(str(kitchen), clip_of(1.0))  # the annotations lie in the root itself
     assert (train.split, train.label, train.class_index) == ("train", "rustle", 4)
     assert (test.split, test.label, test.class_index, test.start, test.stop) == ("test", None, None, 1.0, 3.0)
     annotate(kitchen, [row(1, 1.0, 3.0, classes="").rsplit(",", 2)[0]], "test", HEADER.rsplit(",", 2)[0])
-    assert of_split(epic_sounds_sources(str(kitchen), clip_seconds=1.0), "test") == [test]
+    assert of_split(EpicSounds().sources(str(kitchen), clip_of(1.0)), "test") == [test]
 
 
 def test_short_segments_are_widened_around_their_middle_and_long_ones_cut(
@@ -131,16 +135,16 @@ def test_short_segments_are_widened_around_their_middle_and_long_ones_cut(
     annotate(kitchen, [row(0, 10.0, 10.5), row(1, 0.1, 0.3), row(2, 20.0, 21.5), row(3, 30.0, 90.0)])
     annotate(kitchen, [row(4, 10.0, 10.5), row(5, 0.1, 0.3), row(6, 20.0, 21.5)], "val")
     with caplog.at_level(logging.INFO):
-        sources = epic_sounds_sources(str(kitchen), clip_seconds=1.0, max_seconds=30.0)
+        sources = EpicSounds(max_segment_seconds=30.0).sources(str(kitchen), clip_of(1.0))
     spans = [(source.start, source.stop) for source in sources]
     # Training segments hold two clips, the others one; none begins before the video.
     train = [(9.25, 11.25), (0.0, 1.2), (19.75, 21.75), (30.0, 60.0)]
     assert spans == [pytest.approx(span) for span in [*train, (9.75, 10.75), (0.0, 1.0), (20.0, 21.5)]]
     assert "5 short segments widened, 0 dropped, 1 long ones cut" in caplog.text
-    dropped = epic_sounds_sources(str(kitchen), clip_seconds=1.0, short_segments="drop")
+    dropped = EpicSounds(short_segments="drop").sources(str(kitchen), clip_of(1.0))
     assert [source.key[-1] for source in dropped] == ["2", "3", "6"]
     # Never longer than the longest that is wanted.
-    short = epic_sounds_sources(str(kitchen), clip_seconds=1.0, max_seconds=1.5)
+    short = EpicSounds(max_segment_seconds=1.5).sources(str(kitchen), clip_of(1.0))
     assert max((source.stop or 0) - source.start for source in short) == pytest.approx(1.5)
 
 
@@ -156,13 +160,13 @@ def test_malformed_rows_are_named_by_line_and_left_out(kitchen: Path, caplog: py
         "expected each annotation once, got P01_11_0 again": good,
     }
     file = annotate(kitchen, [good, *bad.values()]) / FILES["train"]
-    assert len(epic_sounds_sources(str(kitchen), clip_seconds=1.0)) == 1
+    assert len(EpicSounds().sources(str(kitchen), clip_of(1.0))) == 1
     warnings = warnings_in(caplog)
     assert warnings[:5] == [f"{file}:{line}: {message}; left out" for line, message in enumerate(list(bad)[:5], 3)]
     assert warnings[5:] == [f"{kitchen}: 7 malformed rows in all are left out"]
     caplog.clear()
     annotate(kitchen, [good, *list(bad.values())[5:]])
-    epic_sounds_sources(str(kitchen), clip_seconds=1.0)
+    EpicSounds().sources(str(kitchen), clip_of(1.0))
     assert [line.split(": ", 1)[1] for line in warnings_in(caplog)] == [f"{text}; left out" for text in list(bad)[5:]]
 
 
@@ -171,7 +175,7 @@ def test_samples_that_disagree_with_timestamps_are_believed_and_counted_once(
 ) -> None:
     near, far = row(0, 0.5, 2.5).replace("12000", "12200"), row(1, 0.5, 2.5).replace("12000", "12300")
     file = annotate(kitchen, [near, far, row(2, 0.5, 2.5).replace("60000", "48000")]) / FILES["train"]
-    sources = epic_sounds_sources(str(kitchen), clip_seconds=0.5)
+    sources = EpicSounds().sources(str(kitchen), clip_of(0.5))
     assert [source.start for source in sources] == [12200 / 24000, 12300 / 24000, 0.5]
     (warning,) = warnings_in(caplog)
     assert "2 timestamps differ from their samples at 24000 Hz by more than 10 ms" in warning
@@ -181,27 +185,27 @@ def test_samples_that_disagree_with_timestamps_are_believed_and_counted_once(
 def test_a_video_in_two_splits_is_told(kitchen: Path, caplog: pytest.LogCaptureFixture) -> None:
     annotate(kitchen, [row(0, 0.5, 2.5)])
     annotate(kitchen, [row(1, 0.5, 2.5)], "val")
-    epic_sounds_sources(str(kitchen), clip_seconds=1.0)
+    EpicSounds().sources(str(kitchen), clip_of(1.0))
     assert warnings_in(caplog) == ["EPIC-SOUNDS: expected each video in one split, got 1 in several: P01_11"]
 
 
 def test_errors_name_what_was_expected(kitchen: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected EPIC_Sounds_train.csv or .* in this folder, got none"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0)
+        EpicSounds().sources(str(kitchen), clip_of(1.0))
     annotate(kitchen, [row(0, 0.5, 2.5, "P09_01")])
     with pytest.raises(ValueError, match=r"such as P01/videos/P01_11.MP4, got none annotated"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0)
-    with pytest.raises(ValueError, match=r"0 < clip length <= longest segment, got 2.0, 1.0"):
-        epic_sounds_sources(str(kitchen), clip_seconds=2.0, max_seconds=1.0)
+        EpicSounds().sources(str(kitchen), clip_of(1.0))
+    with pytest.raises(ValueError, match=r"expected clip length <= longest segment, got 2.0, 1.0"):
+        EpicSounds(max_segment_seconds=1.0).sources(str(kitchen), clip_of(2.0))
     with pytest.raises(ValueError, match="short_segments: expected widen or drop, got 'pad'"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0, short_segments="pad")  # type: ignore[arg-type]
+        EpicSounds(short_segments="pad").sources(str(kitchen), clip_of(1.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="annotations: expected paths by train, val, test, got dev"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0, annotations={"dev": "x"})
+        EpicSounds(annotations={"dev": "x"}).sources(str(kitchen), clip_of(1.0))
     with pytest.raises(ValueError, match=r"absent.csv: expected a CSV file, got No such file"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0, annotations={"val": str(tmp_path / "absent.csv")})
+        EpicSounds(annotations={"val": str(tmp_path / "absent.csv")}).sources(str(kitchen), clip_of(1.0))
     annotate(kitchen, [], header="a,b")
     with pytest.raises(ValueError, match=r"train.csv:1: expected a header with annotation_id,.*, got a,b"):
-        epic_sounds_sources(str(kitchen), clip_seconds=1.0)
+        EpicSounds().sources(str(kitchen), clip_of(1.0))
 
 
 def test_labels_reach_the_batches_and_negatives_come_from_other_videos(rendered: Path, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import torch
 from data_fixtures import CLIP
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.data import FrameDataset, SoundDataset, Source, StreamSampler, folder_sources, of_split
+from cmmd_lightning.data import Folder, FrameDataset, SoundDataset, Source, StreamSampler, of_split
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound
 
 
 @pytest.fixture
 def sources(media_folder: Path) -> list[Source]:
-    return of_split(folder_sources(str(media_folder)), "train")
+    return of_split(Folder().sources(str(media_folder)), "train")
 
 
 def test_items_are_stretches_of_the_media(sources: list[Source]) -> None:
@@ -117,8 +117,8 @@ def test_sound_files_are_sources_of_sound(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         write_sound(tmp_path / f"{name}.wav", torch.full((8000,), 0.1 * (number + 1)), 8000)
     with pytest.raises(ValueError, match="expected video files"):
-        folder_sources(str(tmp_path))
-    sources = folder_sources(str(tmp_path), val_fraction=0, sound_files=True)
+        Folder().sources(str(tmp_path))
+    sources = Folder(val_fraction=0, sound_files=True).sources(str(tmp_path))
     dataset = SoundDataset(sources, CLIP, frames_per_item=2)
     assert [round(float(dataset[i]["sound"].mean()), 2) for i in range(2)] == [0.1, 0.2]
     assert len(of_split(sources, "train")) == 2

@@ -16,7 +16,7 @@ import torch
 from data_fixtures import CLIP, Prepared, entry_bytes, mel_of, write_clip
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
-from cmmd_lightning.data import Cache, Source, folder_sources, measure_statistics, prepare
+from cmmd_lightning.data import Cache, Folder, Source, measure_statistics, prepare
 from cmmd_lightning.data.preprocess.decode import iter_mel
 from cmmd_lightning.data.preprocess.entry import EntryWriter
 from cmmd_lightning.media import MediaError, read_frames, read_sound, write_sound, write_video
@@ -98,7 +98,7 @@ def test_company_in_a_batch_does_not_change_a_byte(media_folder: Path, tmp_path:
     """Through a network: sources alone, together, and in the other order."""
     torch.manual_seed(0)
     codec, mel = build_frame_codec(TINY_VAE), mel_of(CLIP)
-    sources = folder_sources(str(media_folder))[:4]
+    sources = Folder().sources(str(media_folder))[:4]
     options = {"num_workers": 0, "progress": False, "batch_size": 16}
     prepare(sources, CLIP, codec, mel, str(tmp_path / "together"), **options)
     for source in reversed(sources):
@@ -146,10 +146,10 @@ PREPARE = """
 import sys
 from data_fixtures import CLIP, mel_of
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
-from cmmd_lightning.data import folder_sources, prepare
+from cmmd_lightning.data import Folder, prepare
 
 prepare(
-    folder_sources(sys.argv[1]), CLIP, build_frame_codec(CodecConfig()), mel_of(CLIP), sys.argv[2], num_workers=2,
+    Folder().sources(sys.argv[1]), CLIP, build_frame_codec(CodecConfig()), mel_of(CLIP), sys.argv[2], num_workers=2,
     batch_size=8, progress=False,
 )
 """
@@ -161,7 +161,7 @@ def test_kill_nine_leaves_no_trace(media_folder: Path, prepare_into: Run, tmp_pa
     for number in range(24):
         write_clip(folder / f"clip_{number:02}.mp4", 1.0 + 0.1 * number, 50 + number)
     (folder / "broken.mp4").write_bytes((folder / "clip_20.mp4").read_bytes()[:3000])
-    sources = folder_sources(str(folder))
+    sources = Folder().sources(str(folder))
     whole = prepare_into(tmp_path / "whole", sources)
     cache, rng = tmp_path / "killed", random.Random(0)
     entries = cache / "entries"
@@ -222,7 +222,7 @@ def test_bad_files_are_named_in_one_line_each_and_the_others_go_on(
 ) -> None:
     folder = tmp_path / "media"
     shutil.copytree(media_folder, folder)
-    good = folder_sources(str(folder))
+    good = Folder().sources(str(folder))
     train = folder / "train"
     (train / "text.mp4").write_text("this is no video\n" * 50)
     (train / "empty.mp4").write_bytes(b"")
@@ -234,7 +234,7 @@ def test_bad_files_are_named_in_one_line_each_and_the_others_go_on(
     write_video(train / "silent.mp4", frames, 25.0, None, None)
     write_sound(tmp_path / "sound.wav", torch.zeros(16000), 16000)
     shutil.copy(tmp_path / "sound.wav", train / "blind.mp4")
-    sources = folder_sources(str(folder))
+    sources = Folder().sources(str(folder))
     sources.append(Source(str(train / "absent.mp4"), "train/absent.mp4", "train"))
     with caplog.at_level(logging.WARNING):
         report = prepare_into(tmp_path / "cache", sources, num_workers=num_workers).report
@@ -276,7 +276,7 @@ def test_files_of_equal_content_share_an_entry(prepare_into: Run, media_folder: 
     paths = [tmp_path / f"{name}.mp4" for name in "ab"]
     for path in paths:
         shutil.copy(media_folder / "train" / "clip_0.mp4", path)
-    made = prepare_into(tmp_path / "cache", folder_sources(str(tmp_path), val_fraction=0.0))
+    made = prepare_into(tmp_path / "cache", Folder(val_fraction=0.0).sources(str(tmp_path)))
     assert made.report.prepared == ["a.mp4", "b.mp4"]
     assert len(entry_bytes(tmp_path / "cache")) == 1
 

@@ -8,9 +8,8 @@ import torch
 from corpus_trees import first_batches, lay_out
 from data_fixtures import Prepared
 
-from cmmd_lightning import AudioVideoDataModule
 from cmmd_lightning.data import NEGATIVE_KINDS, ClipDataset, NegativeSpec
-from cmmd_lightning.data.sources.segments import segment_sources
+from cmmd_lightning.data.sources.segments import Segments
 
 
 def table(folder: Path, *lines: str) -> str:
@@ -33,7 +32,7 @@ def test_every_column_is_read(media: Path, tmp_path: Path) -> None:
         'run,"a.mp4",2.25,,test,',
         ",b.mp4,,,val,",
     )
-    sources = segment_sources(str(media), file)
+    sources = Segments(file).sources(str(media))
     assert [(s.key, s.split, s.start, s.stop, s.label, s.class_index, s.period, s.group) for s in sources] == [
         ("a.mp4@0.5-2.25", "train", 0.5, 2.25, "walk", 1, 0.5, "a.mp4"),
         ("a.mp4@2.25-end", "test", 2.25, None, "run", 0, None, "a.mp4"),
@@ -45,7 +44,7 @@ def test_every_column_is_read(media: Path, tmp_path: Path) -> None:
 def test_only_the_path_is_needed_and_the_sidecar_states_the_period(media: Path, tmp_path: Path) -> None:
     (media / "b.json").write_text(json.dumps({"period": 0.75}))
     names = ["a.mp4", "b.mp4", "train/c.mp4", "val/d.mp4", "deep/val/e.mp4"]
-    sources = {s.key: s for s in segment_sources(str(media), table(tmp_path, "path", *names), val_fraction=0.0)}
+    sources = {s.key: s for s in Segments(table(tmp_path, "path", *names), val_fraction=0.0).sources(str(media))}
     assert {key: s.split for key, s in sources.items()} == {
         "a.mp4": "train",
         "b.mp4": "train",
@@ -60,20 +59,20 @@ def test_the_segments_of_a_file_stay_in_one_split(rendered: Path, tmp_path: Path
     names = [f"{number:02d}.mp4" for number in range(40)]
     media = lay_out(tmp_path / "media", names, rendered)
     file = table(tmp_path, "path,start,stop", *(f"{name},{i},{i + 1}" for name in names for i in range(3)))
-    sources = segment_sources(str(media), file, val_fraction=0.3, test_fraction=0.2, seed=5)
+    sources = Segments(file, val_fraction=0.3, test_fraction=0.2).sources(str(media), seed=5)
     splits: dict[str, set[str]] = {}
     for source in sources:
         splits.setdefault(source.path, set()).add(source.split)
     assert len(sources) == 120
     assert {len(of_file) for of_file in splits.values()} == {1}
     assert {split for (split,) in splits.values()} == {"train", "val", "test"}
-    assert segment_sources(str(media), file, val_fraction=0.3, test_fraction=0.2, seed=6) != sources
+    assert Segments(file, val_fraction=0.3, test_fraction=0.2).sources(str(media), seed=6) != sources
 
 
 def test_missing_files_are_one_warning(media: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gone = [f"gone_{number}.mp4,{start},," for number in range(5) for start in (0, 1)]
     file = table(tmp_path, "path,start,stop,colour", "a.mp4,,,red", *gone)
-    assert [source.key for source in segment_sources(str(media), file)] == ["a.mp4"]
+    assert [source.key for source in Segments(file).sources(str(media))] == ["a.mp4"]
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 2
     assert "columns other than path,start,stop,split,label,period are ignored: colour" in warnings[0]
@@ -106,7 +105,7 @@ def test_missing_files_are_one_warning(media: Path, tmp_path: Path, caplog: pyte
 )
 def test_errors_name_file_line_expected_and_got(media: Path, tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        segment_sources(str(media), table(tmp_path, *lines))
+        Segments(table(tmp_path, *lines)).sources(str(media))
 
 
 def test_segments_reach_the_batches_with_their_labels(media: Path, tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_segments_reach_the_batches_with_their_labels(media: Path, tmp_path: Pat
         "b.mp4,0,2,train,",
         "val/d.mp4,1,3,val,walk",
     )
-    data, batches = first_batches(media, segments=file, batch_size=32)
+    data, batches = first_batches(media, source=Segments(file), batch_size=32)
     labels = {"a.mp4@0-1.5": 1, "a.mp4@1.5-3.5": 0, "b.mp4@0-2": -1}
     keys = [source.key for source in data.sources() if source.split == "train"]
     train = batches["train"]
@@ -126,8 +125,6 @@ def test_segments_reach_the_batches_with_their_labels(media: Path, tmp_path: Pat
     assert set(train["label"].tolist()) == {-1, 0, 1}
     assert batches["val"]["label"].tolist() == [1]
     assert batches["val"]["start"].tolist() == [1.0]
-    with pytest.raises(ValueError, match="expected segments with source folder, got source aist"):
-        AudioVideoDataModule(source="aist", segments=file)
 
 
 def test_no_wrong_partner_comes_from_the_same_group(prepared: Prepared) -> None:

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from cmmd_lightning.procedural import SceneSettings, render, simulate
+from cmmd_lightning.procedural import Scene, SceneClip, SceneEvent, SceneSettings, render, simulate
 
 SMALL = {"duration": 1.0, "fps": 10.0, "height": 32, "width": 32, "sample_rate": 16000, "progress": False}
 
@@ -153,3 +154,39 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, change, words):
 
 def test_no_clips(tmp_path):
     assert render("bounce", tmp_path, 0, num_workers=2, **SMALL) == []
+
+
+class Flash(Scene):
+    """A scene of somebody's own: one white frame, one click."""
+
+    def __init__(self, at=0.5):
+        self.at = at
+
+    def simulate(self, rng, settings, *, video=True, audio=True):
+        frames, sound = None, None
+        if video:
+            frames = torch.zeros(settings.num_frames, 3, settings.height, settings.width, dtype=torch.uint8)
+            frames[round(self.at * settings.fps)] = 255
+        if audio:
+            sound = torch.zeros(settings.num_samples)
+            sound[round(self.at * settings.sample_rate)] = 1.0
+        return SceneClip(frames, sound, [SceneEvent(self.at, True, True, "flash").to_dict()], {"period": None})
+
+
+def test_a_scene_of_ones_own_is_rendered_by_its_class_path(tmp_path):
+    scene = {"class_path": f"{__name__}.Flash", "init_args": {"at": 0.2}}
+    (path,) = render(scene, tmp_path / "own", 1, num_workers=0, **SMALL)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert (sidecar["scene"], sidecar["init_args"], sidecar["events"][0]["time"]) == (
+        f"{__name__}.Flash",
+        {"at": 0.2},
+        0.2,
+    )
+    with av.open(str(path)) as container:
+        levels = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
+    assert levels.index(max(levels)) == 2
+    assert simulate(f"{__name__}.Flash").events[0]["time"] == 0.5
+    with pytest.raises(ValueError, match="unexpected keyword argument 'when'"):
+        render(scene | {"init_args": {"when": 1}}, tmp_path, 1)
+    with pytest.raises(ValueError, match="choose another folder"):
+        render(scene | {"init_args": {"at": 0.4}}, tmp_path / "own", 1, num_workers=0, **SMALL)

@@ -109,7 +109,7 @@ def test_correlation_is_the_share_of_sounds_with_a_visible_cause(scene, correlat
     both, seen, heard = 0, 0, 0
     for index in range(60):
         settings = SceneSettings(duration=5.0, fps=1.0, height=8, width=8, sample_rate=100, correlation=correlation)
-        for event in SCENES[scene](np.random.default_rng(index), settings, picture=False, audio=False).events:
+        for event in SCENES[scene]().simulate(np.random.default_rng(index), settings, video=False, audio=False).events:
             both += event["visible"] and event["audible"]
             seen += event["visible"]
             heard += event["audible"]

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def render(
-    scene: Literal["bounce", "dance"],
+    scene: dict[str, Any] | str,
     output_dir: str,
     num_clips: int = 16,
     seed: int = 0,
@@ -31,7 +31,7 @@ def render(
     """Render procedural clips with exact event times.
 
     Args:
-        scene: bounce (shapes whose impacts sound) or dance (a figure that moves to a beat).
+        scene: bounce (shapes whose impacts sound), dance (a figure that moves to a beat), or a class path.
         output_dir: Folder for the clips and their JSON sidecars.
         num_clips: How many.
         seed: A clip follows from scene, seed, its number and the settings below.

@@ -13,7 +13,7 @@ from typing import Any
 from cmmd_lightning.cli.flags import OF_COMMAND, check_flags, nearest
 from cmmd_lightning.cli.help import FUNCTIONS, LIGHTNING, overview, page
 from cmmd_lightning.cli.messages import is_input_error, one_line
-from cmmd_lightning.cli.usage import UsageError
+from cmmd_lightning.cli.usage import UsageError, with_successor
 from cmmd_lightning.packaged import packaged_configs
 from cmmd_lightning.version import __version__
 
@@ -151,7 +151,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CMMD_TRACEBACK") or not is_input_error(error):
             raise
-        sys.stderr.write(f"cmmd: error: {one_line(error, sys.argv[1:])}\n")
+        sys.stderr.write(f"cmmd: error: {with_successor(one_line(error, sys.argv[1:]))}\n")
         status = 2 if isinstance(error, UsageError | ArgumentError) else 1
     sys.exit(status)
 

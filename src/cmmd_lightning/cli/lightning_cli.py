@@ -79,6 +79,7 @@ class CMMDCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """CMMD is the model where none is named."""
+        parser.set_defaults({"data.source": {"class_path": "cmmd_lightning.data.Folder"}})
         if self.command is not None:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="of fit; not used")
         if self.command == "prepare":

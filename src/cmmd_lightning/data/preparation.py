@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -17,8 +18,9 @@ from torch.utils.data import DataLoader
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.clips import ClipSpec
-from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, Diagnosis, FindingKind, examine, summary, write_report
 from cmmd_lightning.data.inspect.estimate import Estimate, estimate
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, FindingKind, Inspection
+from cmmd_lightning.data.inspect.written import keep_report, summary
 from cmmd_lightning.data.preprocess.assemble import Assembler, Job, Written
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.decode import DecodedSources, Failed, Piece
@@ -58,7 +60,7 @@ class PrepareReport:
         encode_seconds: Seconds spent in the codec.
         write_seconds: Seconds spent in writing entries.
         estimate: What was expected before it began; None where there was nothing to do.
-        diagnoses: What the doctor found, by source, of all sources.
+        inspections: Data report, by source, of all sources.
     """
 
     prepared: list[str] = field(default_factory=list)
@@ -70,7 +72,7 @@ class PrepareReport:
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
     estimate: Estimate | None = None
-    diagnoses: list[Diagnosis] = field(default_factory=list)
+    inspections: list[Inspection] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line of counts."""
@@ -93,16 +95,18 @@ def prepare(
     batch_size: int | None = None,
     progress: bool = True,
     exclude: Collection[FindingKind] = DEFAULT_EXCLUDE,
+    cache: Cache | None = None,
+    inspect: bool = True,
 ) -> PrepareReport:
-    """Writes the cache entries of sources, those that are not there yet, and the doctor's report on all of them.
+    """Writes the cache entries of sources, those that are not there yet, and the data report on all of them.
 
     A source that cannot be used (unreadable, truncated, without picture or sound, shorter than a clip) is logged in
     one line, reported and remembered; the others go on. Entries are written whole or not at all, so a run may be
     stopped at any point, and the next one does what is left. Equal inputs give equal bytes, whatever was there before,
     in whatever order files come. Disk space and time are estimated, and the space is checked, before anything is done.
 
-    ``doctor.json`` and ``doctor.md`` in the cache's folder say what is wrong with each source, see `examine`. They
-    cover every source that is prepared at the end of this run, by whichever shares of it: the last share tells all.
+    ``doctor.json`` and ``doctor.md`` in the cache's folder say what is wrong with each source, see `inspect_sources`.
+    They cover every source that is prepared at the end of this run, by whichever shares of it: the last tells all.
 
     Args:
         sources: The sources, with unique keys.
@@ -111,12 +115,14 @@ def prepare(
         mel: The log-Mel, on the CPU.
         cache_dir: The cache's folder.
         num_workers: Decoding processes; 0 decodes in this one; None is one per available core.
-        shard: (i, n): of n shares of the sources, take the i-th, from 1 to n.
+        shard: (i, n): of n shares of the files, take the i-th, from 1 to n; all segments of a file are in one share.
         device: Where to encode.
         batch_size: Frames encoded at once; None chooses by frame size. Every batch has exactly this many (the last is
             filled up with zeros), so that the company a frame is encoded in does not change its latents.
         progress: Whether to show a progress bar.
-        exclude: Kinds of findings by which the doctor excludes a source, besides those that cannot be used.
+        exclude: Kinds of findings that exclude a source, besides those that cannot be used.
+        cache: The cache in ``cache_dir``, where there is one already.
+        inspect: Whether to write the data report and the index.
 
     Returns:
         What was done.
@@ -126,7 +132,7 @@ def prepare(
             the disk has no room for the cache.
     """
     began = time.monotonic()
-    cache = Cache(cache_dir, clip, codec, mel)
+    cache = cache or Cache(cache_dir, clip, codec, mel)
     shape = codec.latent_shape(clip.height, clip.width)
     cache.remove_leftovers()
     report = PrepareReport()
@@ -144,17 +150,23 @@ def prepare(
         assembler = Assembler(cache, codec.to(device), jobs, batch_size=size, device=device)
         try:
             _assemble(pieces, assembler, list(todo.values()), report, progress)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            wanted = f"room for {len(todo)} entries"
+            raise ValueError(f"{cache_dir}: expected {wanted}, got {error.strerror}; what is done is kept") from error
         finally:
             assembler.close()
             codec.to(home)
     report.prepared.sort()
     report.reused.sort()
     report.failed.sort(key=lambda failure: failure.path)
-    report.diagnoses = examine(sources, cache, exclude=exclude, contents=_known_contents(sources, contents, cache))
-    write_report(report.diagnoses, cache)
+    if inspect:
+        known = _known_contents(sources, contents, cache)
+        report.inspections = keep_report(sources, cache, exclude=exclude, contents=known)
+        logger.info("%s; see %s", summary(report.inspections), cache.cache_dir / "doctor.md")
     report.work_seconds = time.monotonic() - began
     logger.info("%s: %s", cache_dir, report.summary())
-    logger.info("%s; see %s", summary(report.diagnoses), cache.cache_dir / "doctor.md")
     return report
 
 
@@ -166,7 +178,8 @@ def _shard(sources: Sequence[Source], shard: tuple[int, int]) -> list[Source]:
     for first, second in pairwise(ordered):
         if first.key == second.key:
             raise ValueError(f"prepare: expected unique source keys, got {first.key!r} twice")
-    return ordered[index - 1 :: count]
+    mine = set(sorted({source.path for source in ordered})[index - 1 :: count])
+    return [source for source in ordered if source.path in mine]
 
 
 def _contents(sources: list[Source], cache: Cache, progress: bool) -> dict[str, str | OSError]:
@@ -185,7 +198,7 @@ def _contents(sources: list[Source], cache: Cache, progress: bool) -> dict[str, 
 
 def _known_contents(sources: Sequence[Source], own: dict[str, str | OSError], cache: Cache) -> dict[str, str | None]:
     """Content hashes of all files that can be read, as far as they are known here or on record."""
-    cache.reload_contents()
+    cache.reload()
     known: dict[str, str | None] = {path: content for path, content in own.items() if isinstance(content, str)}
     for path in {source.path for source in sources} - set(own):
         with suppress(OSError):
@@ -209,8 +222,8 @@ def _entry_names(
 
 def _reuse(same: list[Source], cache: Cache, name: str, report: PrepareReport) -> bool:
     """Whether there is an entry that is long enough, or it is on record that there cannot be one."""
-    info = cache.info(name)
-    if info is not None and info.num_frames >= cache.clip.num_frames:
+    entry = cache.entry(name)
+    if entry is not None and entry.num_frames >= cache.clip.num_frames:
         report.reused += [source.key for source in same]
         return True
     failure = cache.failure(name)

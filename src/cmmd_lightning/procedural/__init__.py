@@ -1,6 +1,16 @@
 """Scenes with exact event times, rendered to media files."""
 
-from cmmd_lightning.procedural.rendering import SCENES, SceneName, Streams, render, simulate
-from cmmd_lightning.procedural.scene import SceneClip, SceneEvent, SceneSettings
+from cmmd_lightning.procedural.rendering import SCENES, SceneChoice, Streams, render, simulate
+from cmmd_lightning.procedural.scene import Scene, SceneClip, SceneEvent, SceneSettings
 
-__all__ = ["SCENES", "SceneClip", "SceneEvent", "SceneName", "SceneSettings", "Streams", "render", "simulate"]
+__all__ = [
+    "SCENES",
+    "Scene",
+    "SceneChoice",
+    "SceneClip",
+    "SceneEvent",
+    "SceneSettings",
+    "Streams",
+    "render",
+    "simulate",
+]

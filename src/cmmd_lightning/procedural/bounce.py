@@ -19,6 +19,7 @@ from cmmd_lightning.procedural import raster, sound
 from cmmd_lightning.procedural.scene import (
     MIN_GAP,
     FloatArray,
+    Scene,
     SceneClip,
     SceneEvent,
     SceneSettings,
@@ -149,27 +150,25 @@ def _reflected(walk: FloatArray) -> FloatArray:
     return 1 - np.abs(walk % 2 - 1)
 
 
-def bounce(rng: np.random.Generator, settings: SceneSettings, *, picture: bool = True, audio: bool = True) -> SceneClip:
-    """One clip of the scene ``bounce``.
+class Bounce(Scene):
+    """Shapes that bounce on a floor and sound on every impact; events are of kind ``impact``."""
 
-    Args:
-        rng: Everything random follows from it.
-        settings: Length, rates, size, correlation, most shapes.
-        picture: Whether to draw the frames.
-        audio: Whether to make the sound.
-
-    Returns:
-        The clip; its events are of kind ``impact``.
-    """
-    motion, look, unseen, chance, noise = rng.spawn(5)
-    shapes = 2 if motion.random() < TWO_SHAPES and settings.max_shapes > 1 else 1
-    cast, hidden = _cast(motion, settings, shapes), _cast(unseen, settings, shapes)
-    floor = float(look.uniform(0.82, 0.9))
-    events, strikes = _events(chance, settings, cast, hidden, floor)
-    frames = torch.from_numpy(_draw(look, settings, cast, floor)) if picture else None
-    signal = torch.from_numpy(_synthesise(noise, settings, strikes)) if audio else None
-    meta = {"period": None, "shapes": [{"outline": shape.outline, "pitch_hz": round(shape.pitch, 2)} for shape in cast]}
-    return SceneClip(frames, signal, sorted_events(events, settings), meta)
+    def simulate(
+        self, rng: np.random.Generator, settings: SceneSettings, *, video: bool = True, audio: bool = True
+    ) -> SceneClip:
+        """Simulate one clip."""
+        motion, look, unseen, chance, noise = rng.spawn(5)
+        shapes = 2 if motion.random() < TWO_SHAPES and settings.max_shapes > 1 else 1
+        cast, hidden = _cast(motion, settings, shapes), _cast(unseen, settings, shapes)
+        floor = float(look.uniform(0.82, 0.9))
+        events, strikes = _events(chance, settings, cast, hidden, floor)
+        frames = torch.from_numpy(_draw(look, settings, cast, floor)) if video else None
+        signal = torch.from_numpy(_synthesise(noise, settings, strikes)) if audio else None
+        meta = {
+            "period": None,
+            "shapes": [{"outline": shape.outline, "pitch_hz": round(shape.pitch, 2)} for shape in cast],
+        }
+        return SceneClip(frames, signal, sorted_events(events, settings), meta)
 
 
 Strike = tuple[float, Bouncer, float]

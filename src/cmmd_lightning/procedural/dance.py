@@ -16,7 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from cmmd_lightning.procedural import figure, raster, sound
-from cmmd_lightning.procedural.scene import FloatArray, SceneClip, SceneEvent, SceneSettings, decouple, sorted_events
+from cmmd_lightning.procedural.scene import (
+    FloatArray,
+    Scene,
+    SceneClip,
+    SceneEvent,
+    SceneSettings,
+    decouple,
+    sorted_events,
+)
 
 TEMPO = (80.0, 135.0)
 """Slowest and fastest, beats per minute."""
@@ -94,40 +102,37 @@ def _random_loop(rng: np.random.Generator) -> Loop:
     )
 
 
-def dance(rng: np.random.Generator, settings: SceneSettings, *, picture: bool = True, audio: bool = True) -> SceneClip:
-    """One clip of the scene ``dance``.
+class Dance(Scene):
+    """A figure that dances to a loop; events are of kind ``beat``.
 
-    Args:
-        rng: Everything random follows from it.
-        settings: Length, rates, size, correlation.
-        picture: Whether to draw the frames.
-        audio: Whether to make the sound.
-
-    Returns:
-        The clip; its events are of kind ``beat``. ``meta`` has ``bpm`` and ``period`` (seconds) of the dance, and
-        ``unseen_bpm``, the tempo of the music that nobody dances to.
+    ``meta`` has ``bpm`` and ``period`` (seconds) of the dance, and ``unseen_bpm``, of the music that nobody dances to.
     """
-    motion, look, other, chance, noise = rng.spawn(5)
-    loop, style, unseen = _random_loop(motion), figure.random_style(motion), _random_loop(other)
-    seen_beats, unseen_beats = loop.beats(settings.duration), unseen.beats(settings.duration)
-    sounding, heard = decouple(
-        chance, loop.time(seen_beats), unseen.time(unseen_beats), settings.correlation, settings.duration
-    )
-    events, bundles = [], []
-    for beat, audible in zip(seen_beats.astype(int).tolist(), sounding.tolist(), strict=True):
-        events.append(SceneEvent(float(loop.time(beat)), True, audible, "beat", _sounds(loop, beat)))
-        if audible:
-            bundles.append((float(loop.time(beat)), loop, beat))
-    for beat, time in zip(unseen_beats.astype(int).tolist(), heard.tolist(), strict=True):
-        if not np.isnan(time):
-            events.append(SceneEvent(time, False, True, "beat", _sounds(unseen, beat)))
-            bundles.append((time, unseen, beat))
-    frames = torch.from_numpy(_draw(look, settings, loop, style)) if picture else None
-    signal = torch.from_numpy(_synthesise(noise, settings, bundles)) if audio else None
-    tempo = {"period": round(loop.period, 6), "bpm": round(loop.bpm, 4), "unseen_bpm": round(unseen.bpm, 4)}
-    return SceneClip(
-        frames, signal, sorted_events(events, settings), tempo | {"moves": {"arms": style.arms, "legs": style.legs}}
-    )
+
+    def simulate(
+        self, rng: np.random.Generator, settings: SceneSettings, *, video: bool = True, audio: bool = True
+    ) -> SceneClip:
+        """Simulate one clip."""
+        motion, look, other, chance, noise = rng.spawn(5)
+        loop, style, unseen = _random_loop(motion), figure.random_style(motion), _random_loop(other)
+        seen_beats, unseen_beats = loop.beats(settings.duration), unseen.beats(settings.duration)
+        sounding, heard = decouple(
+            chance, loop.time(seen_beats), unseen.time(unseen_beats), settings.correlation, settings.duration
+        )
+        events, bundles = [], []
+        for beat, audible in zip(seen_beats.astype(int).tolist(), sounding.tolist(), strict=True):
+            events.append(SceneEvent(float(loop.time(beat)), True, audible, "beat", _sounds(loop, beat)))
+            if audible:
+                bundles.append((float(loop.time(beat)), loop, beat))
+        for beat, time in zip(unseen_beats.astype(int).tolist(), heard.tolist(), strict=True):
+            if not np.isnan(time):
+                events.append(SceneEvent(time, False, True, "beat", _sounds(unseen, beat)))
+                bundles.append((time, unseen, beat))
+        frames = torch.from_numpy(_draw(look, settings, loop, style)) if video else None
+        signal = torch.from_numpy(_synthesise(noise, settings, bundles)) if audio else None
+        tempo = {"period": round(loop.period, 6), "bpm": round(loop.bpm, 4), "unseen_bpm": round(unseen.bpm, 4)}
+        return SceneClip(
+            frames, signal, sorted_events(events, settings), tempo | {"moves": {"arms": style.arms, "legs": style.legs}}
+        )
 
 
 def _sounds(loop: Loop, beat: int) -> dict[str, Any]:

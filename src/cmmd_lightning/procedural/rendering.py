@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import multiprocessing
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
@@ -17,29 +18,36 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cmmd_lightning.media.container import written_whole
 from cmmd_lightning.media.write import write_sound, write_video
-from cmmd_lightning.procedural.bounce import bounce
-from cmmd_lightning.procedural.dance import dance
-from cmmd_lightning.procedural.scene import SceneClip, SceneSettings
+from cmmd_lightning.procedural.bounce import Bounce
+from cmmd_lightning.procedural.dance import Dance
+from cmmd_lightning.procedural.scene import Scene, SceneClip, SceneSettings
 
 logger = logging.getLogger(__name__)
 
 Streams = Literal["both", "video", "audio"]
-SceneName = Literal["bounce", "dance"]
-SCENES: dict[str, Callable[..., SceneClip]] = {"bounce": bounce, "dance": dance}
-"""Scene name to ``scene(rng, settings, *, picture=True, audio=True) -> SceneClip``."""
+SCENES: dict[str, type[Scene]] = {"bounce": Bounce, "dance": Dance}
+"""Scenes by their short names."""
+SceneChoice = str | Mapping[str, Any]
+"""A short name, a class path, or ``{class_path: ..., init_args: {...}}``."""
 
 FORMAT = 1
 """Raised whenever the same settings give other clips than before."""
 
 
 def simulate(
-    scene: str, seed: int = 0, index: int = 0, settings: SceneSettings | None = None, *, streams: Streams = "both"
+    scene: SceneChoice,
+    seed: int = 0,
+    index: int = 0,
+    settings: SceneSettings | None = None,
+    *,
+    streams: Streams = "both",
 ) -> SceneClip:
     """One procedural clip in memory.
 
     Args:
-        scene: A key of `SCENES`.
+        scene: A key of `SCENES`, or a `Scene` of one's own by its class path.
         seed: Of the whole collection, not negative.
         index: Of the clip in it, not negative.
         settings: Length, rates, size, correlation; default settings where None.
@@ -56,32 +64,45 @@ def simulate(
         >>> tuple(clip.frames.shape), tuple(clip.sound.shape)
         ((16, 3, 32, 32), (25600,))
     """
-    _check(scene, seed, index, streams)
+    _check(seed, index, streams)
     settings = settings or SceneSettings()
-    rng = np.random.default_rng([zlib.crc32(scene.encode()), seed, index])
-    clip = SCENES[scene](rng, settings, picture=streams != "audio", audio=streams != "video")
+    name, made = _build(scene)
+    rng = np.random.default_rng([zlib.crc32(name.encode()), seed, index])
+    clip = made.simulate(rng, settings, video=streams != "audio", audio=streams != "video")
     clip.meta = _head(scene, seed, settings, streams) | {"index": index} | clip.meta
     return clip
 
 
-def _check(scene: str, seed: int, index: int, streams: str) -> None:
-    if scene not in SCENES:
-        raise ValueError(f"scene must be one of {', '.join(SCENES)}, got {scene!r}")
+def _build(scene: SceneChoice) -> tuple[str, Scene]:
+    """Build a scene, and name it."""
+    described: dict[str, Any] = {"class_path": scene} if isinstance(scene, str) else dict(scene)
+    name, arguments = str(described.get("class_path")), dict(described.get("init_args") or {})
+    try:
+        module, _, attribute = name.rpartition(".")
+        kind = SCENES[name] if name in SCENES else getattr(importlib.import_module(module), attribute)
+        return name, kind(**arguments)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        known = f"scene must be one of {', '.join(SCENES)}, got {scene!r}"
+        raise ValueError(f"{known}; or the class path of a Scene, with its init_args ({error})") from error
+
+
+def _check(seed: int, index: int, streams: str) -> None:
     if streams not in ("both", "video", "audio"):
         raise ValueError(f"streams must be 'both', 'video' or 'audio', got {streams!r}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
 
 
-def _head(scene: str, seed: int, settings: SceneSettings, streams: Streams) -> dict[str, Any]:
+def _head(scene: SceneChoice, seed: int, settings: SceneSettings, streams: Streams) -> dict[str, Any]:
     """The part of a sidecar that all clips of one folder share."""
     plain = settings.to_dict()
     size = [plain.pop("height"), plain.pop("width")]
-    return {"scene": scene, "seed": seed, "size": size, **plain, "streams": streams, "format": FORMAT}
+    chosen = {"scene": scene} if isinstance(scene, str) else {"scene": scene["class_path"], **scene}
+    return {**chosen, "seed": seed, "size": size, **plain, "streams": streams, "format": FORMAT}
 
 
 def render(
-    scene: str,
+    scene: SceneChoice,
     output_dir: str | os.PathLike[str],
     num_clips: int,
     seed: int = 0,
@@ -104,7 +125,7 @@ def render(
     there already are kept, so that an interrupted call continues where it was.
 
     Args:
-        scene: A key of `SCENES`.
+        scene: A key of `SCENES`, or a `Scene` of one's own by its class path.
         output_dir: Folder, made where it is missing.
         num_clips: How many, numbered from ``first_index``.
         seed: Of the collection.
@@ -130,7 +151,8 @@ def render(
     settings = SceneSettings(duration, fps, height, width, sample_rate, correlation, max_shapes)
     if num_clips < 0 or num_workers < 0:
         raise ValueError(f"num_clips and num_workers must not be negative, got {num_clips} and {num_workers}")
-    _check(scene, seed, first_index, streams)
+    _check(seed, first_index, streams)
+    name, _ = _build(scene)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     suffix = ".wav" if streams == "audio" else ".mp4"
@@ -147,13 +169,13 @@ def render(
         TimeRemainingColumn(),
         disable=not progress,
     ) as bar:
-        task = bar.add_task(scene, total=num_clips, completed=num_clips - len(missing))
+        task = bar.add_task(name, total=num_clips, completed=num_clips - len(missing))
         for _ in _run(jobs, num_workers):
             bar.advance(task)
     return paths
 
 
-Job = tuple[str, int, int, SceneSettings, Streams, Path]
+Job = tuple[SceneChoice, int, int, SceneSettings, Streams, Path]
 
 
 def _run(jobs: list[Job], num_workers: int) -> Iterator[None]:
@@ -175,10 +197,8 @@ def _render_clip(job: Job) -> None:
     """Write one clip, the sidecar before the media file and each whole or not at all: a media file is a whole clip."""
     scene, seed, index, settings, streams, path = job
     clip = simulate(scene, seed, index, settings, streams=streams)
-    sidecar = path.with_suffix(".json")
-    partial = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
-    partial.write_text(json.dumps(clip.sidecar, indent=1) + "\n")
-    partial.replace(sidecar)
+    with written_whole(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(clip.sidecar, indent=1) + "\n")
     if streams == "audio":
         assert clip.sound is not None
         write_sound(path, clip.sound, settings.sample_rate)

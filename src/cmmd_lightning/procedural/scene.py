@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -122,6 +123,30 @@ class SceneClip:
     def sidecar(self) -> dict[str, Any]:
         """The clip's sidecar: ``events`` and ``meta`` in one dictionary."""
         return {"events": self.events, **self.meta}
+
+
+class Scene(ABC):
+    """A kind of procedural clip whose event times are known. Derive from it for a scene of one's own.
+
+    `render` and ``cmmd render`` take it by its class path, or by ``{class_path: ..., init_args: {...}}`` where its
+    constructor takes arguments (numbers, strings, lists of these).
+    """
+
+    @abstractmethod
+    def simulate(
+        self, rng: np.random.Generator, settings: SceneSettings, *, video: bool = True, audio: bool = True
+    ) -> SceneClip:
+        """Simulate one clip.
+
+        Args:
+            rng: Everything random follows from it; events must not depend on ``video`` and ``audio``.
+            settings: Length, rates, size, correlation.
+            video: Whether to draw the frames.
+            audio: Whether to make the sound.
+
+        Returns:
+            The clip. ``meta`` needs a ``period`` (seconds or None) and may hold more that JSON can.
+        """
 
 
 def sorted_events(events: Iterable[SceneEvent], settings: SceneSettings) -> list[dict[str, Any]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,67 +15,62 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec, build_vocoder
-from cmmd_lightning.codecs.quality import frame_round_trip, sound_round_trip
+from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data.clips import ClipSpec
-from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, FindingKind, examine, summary, write_report
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, FindingKind, Inspection, inspect_sources
+from cmmd_lightning.data.inspect.round_trip import measure_round_trip
+from cmmd_lightning.data.inspect.written import keep_report, kept_report, recorded_sources, summary
 from cmmd_lightning.data.preparation import PrepareReport, prepare
 from cmmd_lightning.data.preprocess.cache import Cache
 from cmmd_lightning.data.preprocess.statistics import Statistics, measure_statistics
-from cmmd_lightning.data.sources.aist import aist_sources
-from cmmd_lightning.data.sources.epic_sounds import epic_sounds_sources
-from cmmd_lightning.data.sources.grid import grid_sources
-from cmmd_lightning.data.sources.segments import segment_sources
-from cmmd_lightning.data.sources.source import Source, folder_sources, of_split
+from cmmd_lightning.data.sources import Aist, DataSource, EpicSounds, Folder, Grid, Source, of_split
+from cmmd_lightning.data.sources.source import counts_by_split
 from cmmd_lightning.data.stream.dataset import ClipDataset
 from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
-from cmmd_lightning.media import find_media, read_frames, read_sound
 from cmmd_lightning.prediction.inputs import predict_dataloader
 from cmmd_lightning.prediction.requests import GenerationSpec
 from cmmd_lightning.training.preemption import leave_signals_to_trainer
 
 logger = logging.getLogger(__name__)
 
+# Batches travel from loader processes by shared memory; containers often have 64 MB of it.
+_SHARED_BYTES = 128 * 2**20
+
+ShortName = Literal["folder", "aist", "epic_sounds", "grid"]
+BUILT_IN: dict[str, type[DataSource]] = {"folder": Folder, "aist": Aist, "epic_sounds": EpicSounds, "grid": Grid}
+
 
 class AudioVideoDataModule(pl.LightningDataModule):
     """Clips of picture and sound from a folder of media files or from a corpus as its owners ship it.
 
     The cache of latents and log-Mels is filled before training, by each process of the trainer on its own device a
-    share of the files (``cmmd prepare`` does the same beforehand, on several machines if wanted). What the doctor
+    share of the files (``cmmd prepare`` does the same beforehand, on several machines if wanted). What the data report
     excludes (``doctor.md`` in the cache's folder) enters no split. Training batches come from an endless stream indexed
     by the trainer's step, so a resumed run sees what an uninterrupted one sees, and several processes what one would:
     give the trainer ``max_steps``, and validate by ``val_check_interval`` with ``check_val_every_n_epoch=None``.
 
     Args:
         root: Folder of the media.
-        source: What lies there. ``folder``: any videos; subfolders ``train``, ``val`` and ``test`` are the splits, else
-            files are split by hash. ``aist``, ``epic_sounds``, ``grid``: see `aist_sources`, `epic_sounds_sources`,
-            `grid_sources`.
-        annotations: Of ``aist`` (split lists, ignore list) and ``epic_sounds`` (CSV files): their folder, or their
-            paths by ``train``, ``val``, ``test`` and, for ``aist``, ``ignore``. None: ``aist`` is split by its test
-            music, ``epic_sounds`` has them in ``root``.
-        cameras: Of ``aist``: one camera, several, or ``all``.
-        segments: Of ``folder``: a CSV file of stretches with splits, labels and periods, see `segment_sources`.
-        short_segments: Of ``epic_sounds``: whether segments shorter than a clip are widened or dropped.
-        max_segment_seconds: Of ``epic_sounds``: longer segments are cut to so many seconds; None keeps them whole.
         cache_dir: The cache's folder; by default ``cache`` beside ``root``.
-        item: ``clip``: latents and log-Mel with wrong partners; ``frame``, ``sound``: for the frame VAE, the vocoder.
+        item: ``clip``: latents and log-Mel with negatives, for `CMMD`; ``frame``, ``sound``: for the frame VAE, the
+            vocoder.
         clip: Lengths and rates; as the model's.
         codec: The frame codec; as the model's.
-        negatives: Which wrong partners.
+        negatives: Which negatives.
         batch_size: Examples per process and step.
         num_workers: Loader processes (and decoding processes of `prepare`).
         frames_per_item: Frames of one item where ``item`` is ``frame``; where it is ``sound``, its length in frames.
-        clips_per_source: Validation clips per file; None tiles each file.
-        val_fraction: Share of files for validation, where nothing else states the splits.
-        test_fraction: Likewise for testing.
-        render_scene: Of ``folder``: a procedural scene that is rendered into ``root`` where that holds no media.
-        render_clips: Clips rendered for train, val and test.
+        clips_per_source: Validation and test clips per source, evenly spread (1 is its beginning); None tiles each
+            source. Or by split: ``{val: 1, test: null}``.
         seed: Seed of everything random in the data; the model's, for one run.
+        source: Where clips come from: ``Folder`` (any videos; the default), ``Aist``, ``EpicSounds``, ``Grid``,
+            ``Segments``, or a `DataSource` of one's own by its class path, with its settings in ``init_args``; in
+            Python an instance, or a list of `Source`. ``folder``, ``aist``, ``epic_sounds`` and ``grid`` are these
+            classes with their default settings.
         exclude: Of ``clip`` items: what excludes a source from every split, besides that it cannot be used; see
-            `examine`. Nothing is deleted.
+            `inspect_sources`. Nothing is deleted.
     """
 
     def __init__(
@@ -86,136 +84,108 @@ class AudioVideoDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 2,
         frames_per_item: int = 4,
-        clips_per_source: int | None = 1,
-        val_fraction: float = 0.05,
-        test_fraction: float = 0.0,
-        render_scene: Literal["bounce", "dance"] | None = None,
-        render_clips: tuple[int, int, int] = (48, 8, 8),
+        clips_per_source: int | dict[str, int | None] | None = 1,
         seed: int = 0,
-        source: Literal["folder", "aist", "epic_sounds", "grid"] = "folder",
-        annotations: dict[str, str] | str | None = None,
-        cameras: list[str] | str = "c01",
-        segments: str | None = None,
-        short_segments: Literal["widen", "drop"] = "widen",
-        max_segment_seconds: float | None = None,
+        source: DataSource | list[Source] | ShortName = "folder",
         exclude: tuple[FindingKind, ...] = DEFAULT_EXCLUDE,
     ) -> None:
         super().__init__()
-        if segments is not None and source != "folder":
-            raise ValueError(f"AudioVideoDataModule: expected segments with source folder, got source {source}")
-        self.root, self.item = root, item
-        self.source, self.annotations, self.cameras, self.segments = source, annotations, cameras, segments
-        self.short_segments, self.max_segment_seconds = short_segments, max_segment_seconds
+        self.root, self.item, self.seed = root, item, seed
+        if isinstance(source, str) and source not in BUILT_IN:
+            wanted = f"{', '.join(BUILT_IN)}, a DataSource or a list of Source"
+            raise ValueError(f"source: expected {wanted}, got {source!r}")
+        self.source = BUILT_IN[source]() if isinstance(source, str) else source
+        if item == "sound" and isinstance(self.source, Folder):
+            self.source.sound_files = True
+        if isinstance(clips_per_source, Mapping) and not set(clips_per_source) <= {"val", "test"}:
+            raise ValueError(f"clips_per_source: expected a number, or one for val and test, got {clips_per_source}")
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
         self.codec = CodecConfig.of(codec)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.render_scene, self.render_clips, self.seed = render_scene, render_clips, seed
         self._sources: list[Source] | None = None
+        self._inspections: list[Inspection] = []
         self.statistics: Statistics | None = None
         self.generation: GenerationSpec | None = None
         self.datasets: dict[str, ClipDataset | FrameDataset] = {}
 
     def sources(self) -> list[Source]:
-        """The sources of all splits, which are looked for once.
+        """Find the sources of all splits, once.
 
         Raises:
-            ValueError: If ``root`` or the annotations do not hold what they should.
+            ValueError: If ``root`` or what describes it does not hold what it should.
         """
         if self._sources is None:
-            self._sources = self._find_sources()
+            self._sources = self.source if isinstance(self.source, list) else self._find(self.source)
         return list(self._sources)
 
-    def _find_sources(self) -> list[Source]:
-        if self.source == "epic_sounds":
-            return epic_sounds_sources(
-                self.root,
-                clip_seconds=self.clip.duration,
-                annotations=self.annotations,
-                short_segments=self.short_segments,
-                max_seconds=self.max_segment_seconds,
-            )
-        val, test, seed, sound = self.val_fraction, self.test_fraction, self.seed, self.item == "sound"
-        if self.source == "aist":
-            return aist_sources(
-                self.root, cameras=self.cameras, annotations=self.annotations, val_fraction=val, seed=seed
-            )
-        if self.source == "grid":
-            return grid_sources(self.root, val_fraction=val, test_fraction=test, seed=seed)
-        if self.segments is not None:
-            return segment_sources(self.root, self.segments, val_fraction=val, test_fraction=test, seed=seed)
-        return folder_sources(self.root, val_fraction=val, test_fraction=test, seed=seed, sound_files=sound)
+    def _find(self, source: DataSource) -> list[Source]:
+        try:
+            return source.sources(self.root, self.clip, self.seed)
+        except (ValueError, OSError):
+            recorded = [] if Path(self.root).exists() or self.item != "clip" else recorded_sources(self.cache_dir)
+            if not recorded:
+                raise
+            line = "%s: no such folder; what was prepared of it is used: %s"
+            logger.warning(line, self.root, counts_by_split(recorded))
+            return recorded
+
+    def _provide(self) -> None:
+        if not isinstance(self.source, list):
+            self.source.provide(self.root, self.clip, self.seed)
 
     def prepare(
-        self, shard: tuple[int, int] = (1, 1), *, device: str | None = None, progress: bool = True
+        self,
+        shard: tuple[int, int] = (1, 1),
+        *,
+        device: str | None = None,
+        progress: bool = True,
+        inspect: bool = True,
     ) -> PrepareReport:
-        """Renders the data where that was asked for, and fills the cache; what is there already is kept.
+        """Make the data where that was asked for, and fill the cache; what is there already is kept.
 
         Args:
             shard: (i, n), to take the i-th of n shares of the files.
-            device: Where to encode; None is the first GPU where there is one.
+            device: Where to encode; None is one of this machine's GPUs where there are some, by the share's number.
             progress: Whether to show a progress bar.
+            inspect: Whether to write the data report and the index.
 
         Returns:
             What was done; files that could not be used are listed with the reason.
         """
-        self._render()
-        codec, mel = self._codecs()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return prepare(
+        self._provide()
+        if device is None:
+            count = torch.cuda.device_count()
+            device = f"cuda:{(shard[0] - 1) % count}" if count else "cpu"
+        report = prepare(
             self.sources(),
             self.clip,
-            codec,
-            mel,
+            *self._codecs,
             self.cache_dir,
             num_workers=self.num_workers,
             shard=shard,
             device=device,
             progress=progress,
             exclude=self.exclude,
+            cache=self.cache,
+            inspect=inspect,
         )
+        self._inspections = report.inspections
+        return report
 
     def round_trip(self, count: int = 4) -> tuple[int, float, float] | None:
-        """Quality of the codecs on the first clips of the validation split, or of training where there is none.
-
-        Args:
-            count: Clips at most.
-
-        Returns:
-            Clips measured, PSNR of frames through the codec, log-spectral distance of sound through log-Mel and
-            Griffin-Lim, both in dB; None where no clip can be read.
-        """
-        clip, sources = self.clip, self.sources()
-        codec, mel = self._codecs()
-        frames, sounds = [], []
-        for source in (of_split(sources, "val") or sources)[:count]:
-            try:
-                size, length = (clip.height, clip.width), clip.num_frames
-                pictures = read_frames(
-                    source.path, start=source.start, num_frames=length, fps=clip.fps, size=size, fit=clip.fit
-                )
-                sound = read_sound(
-                    source.path, start=source.start, num_samples=clip.num_samples, sample_rate=clip.sample_rate
-                )
-            except (ValueError, OSError):
-                continue  # prepare has named it
-            frames.append(pictures.float() / 127.5 - 1)
-            sounds.append(sound)
-        if not sounds:
-            return None
-        vocoder = build_vocoder("griffin_lim", mel)
-        distance = sound_round_trip(mel, vocoder, torch.stack(sounds))["log_spectral_distance"]
-        return len(sounds), frame_round_trip(codec, torch.cat(frames))["psnr"], distance
+        """Measure the codecs on the first clips of the validation split, or of training; see `measure_round_trip`."""
+        sources = self.sources()
+        return measure_round_trip((of_split(sources, "val") or sources)[:count], self.clip, *self._codecs)
 
     def prepare_data(self) -> None:
         """What training needs on disk; called by the trainer on one process."""
         if self.generation is not None:
             return
         if self.item != "clip" or self._num_processes() > 1:
-            self._render()  # the cache is filled by all processes, in setup
+            self._provide()  # the cache is filled by all processes, in setup
             return
         report = self.prepare()
         if report.failed:
@@ -228,50 +198,37 @@ class AudioVideoDataModule(pl.LightningDataModule):
         """Each process prepares its share of the files on its own device, and waits for the others."""
         assert self.trainer is not None
         rank, device = self.trainer.global_rank, str(self.trainer.strategy.root_device)
-        self.prepare((rank + 1, self._num_processes()), device=device, progress=rank == 0)
         # A group of its own, for its time limit: that of the trainer's is made for training steps.
         group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+        self.prepare((rank + 1, self._num_processes()), device=device, progress=rank == 0, inspect=False)
+        torch.distributed.monitored_barrier(group)
+        if rank == 0:
+            self.cache.reload()
+            inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
+            logger.info("%s; see %s", summary(inspections), self.cache.cache_dir / "doctor.md")
         torch.distributed.monitored_barrier(group)
         torch.distributed.destroy_process_group(group)
+        self.cache.reload()
+        self._inspections = kept_report(self.cache)
 
-    def _kept(self, cache: Cache) -> list[Source]:
-        """The sources that the doctor does not exclude; of several processes, the first writes the whole report."""
-        diagnoses = examine(self.sources(), cache, exclude=self.exclude)
-        if self._num_processes() > 1 and self.trainer is not None and self.trainer.is_global_zero:
-            write_report(diagnoses, cache)
-            logger.info("%s", summary(diagnoses))
+    def _kept(self) -> list[Source]:
+        """Find the sources that the data report does not exclude; their entries are known then."""
+        inspections = self._inspections or inspect_sources(self.sources(), self.cache, exclude=self.exclude)
+        self.cache.adopt({i.source: i.entry for i in inspections if i.entry})
         # What is not prepared is for the dataset to name.
-        out = {d.source.key for d in diagnoses if not d.kept and d.findings[0].kind != "not_prepared"}
-        kept = [source for source in self.sources() if source.key not in out]
-        if out and not of_split(kept, "train") and of_split(self.sources(), "train"):
-            report = cache.cache_dir / "doctor.md"
-            raise ValueError(f"{self.root}: expected sources to train on, got none that the doctor keeps; see {report}")
+        kept = [i.source for i in inspections if i.kept or i.findings[0].kind == "not_prepared"]
+        if len(kept) < len(inspections) and not of_split(kept, "train") and of_split(self.sources(), "train"):
+            report = self.cache.cache_dir / "doctor.md"
+            wanted = "sources to train on, got none that the data report keeps"
+            raise ValueError(f"{self.root}: expected {wanted}; see {report}")
         return kept
 
-    def _render(self) -> None:
-        if (
-            self.render_scene is None
-            or self.source != "folder"
-            or (Path(self.root).is_dir() and find_media([self.root]))
-        ):
-            return
-        from cmmd_lightning.procedural import render
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache of these clips."""
+        return Cache(self.cache_dir, self.clip, *self._codecs)
 
-        seconds = 2.5 * self.clip.duration
-        for i, (split, count) in enumerate(zip(("train", "val", "test"), self.render_clips, strict=True)):
-            folder, seed = Path(self.root) / split, self.seed + i
-            render(
-                self.render_scene,
-                folder,
-                count,
-                seed,
-                duration=seconds,
-                fps=self.clip.fps,
-                height=self.clip.height,
-                width=self.clip.width,
-                sample_rate=self.clip.sample_rate,
-            )
-
+    @cached_property
     def _codecs(self) -> tuple[Any, LogMel]:
         return build_frame_codec(self.codec), LogMel(*self.clip.mel_settings)
 
@@ -285,24 +242,24 @@ class AudioVideoDataModule(pl.LightningDataModule):
         if self.item == "clip":
             if self._num_processes() > 1:
                 self._prepare_together()
-            cache = Cache(self.cache_dir, self.clip, *self._codecs())
-            sources = self._kept(cache)
+            cache, sources = self.cache, self._kept()
+            self.__dict__.pop("_codecs", None)  # the model has its own
         for split in splits:
             chosen = of_split(sources, split)
             if not chosen and split != "train":
                 continue
-            self.datasets[split] = self._dataset(chosen, cache)
+            self.datasets[split] = self._dataset(split, chosen, cache)
         if stage == "fit" and cache is not None:
             train = self.datasets["train"]
             self.statistics = measure_statistics(cache, train.keys)  # type: ignore[union-attr]
 
-    def _dataset(self, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
+    def _dataset(self, split: str, sources: list[Source], cache: Cache | None) -> ClipDataset | FrameDataset:
         if cache is None:
             dataset = SoundDataset if self.item == "sound" else FrameDataset
             return dataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
-        return ClipDataset(
-            sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=self.clips_per_source
-        )
+        clips = self.clips_per_source
+        count = clips.get(split, 1) if isinstance(clips, Mapping) else clips
+        return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 
     def _start(self) -> int:
         """Position in the training stream where the trainer stands."""
@@ -310,6 +267,11 @@ class AudioVideoDataModule(pl.LightningDataModule):
         return 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[dict[str, Tensor]]:
+        shared = Path("/dev/shm")
+        free = shutil.disk_usage(shared).free if self.num_workers and shared.is_dir() else _SHARED_BYTES
+        if free < _SHARED_BYTES:
+            line = "/dev/shm: %.0f MB are free, which may be too few for loader processes: if they die, %s"
+            logger.warning(line, free / 1e6, "--data.num_workers 0, or more shared memory (docker run --shm-size 1g)")
         drawing = getattr(self.trainer and self.trainer.lightning_module, "drawing", None)
         return DataLoader(
             dataset,
@@ -339,7 +301,8 @@ class AudioVideoDataModule(pl.LightningDataModule):
             ValueError: If there is no test split.
         """
         if "test" not in self.datasets:
-            raise ValueError(f"{self.root}: expected a test split (a folder test/, or test_fraction above 0), got none")
+            wanted = "a test split (a folder test/, or --data.source.test_fraction above 0)"
+            raise ValueError(f"{self.root}: expected {wanted}, got none")
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from cmmd_lightning.data.preprocess.entry import EntryInfo
 from cmmd_lightning.data.preprocess.facts import BANDS, picture_vectors, sound_vectors
@@ -19,7 +20,8 @@ _LEAST_CHANGE = 0.3  # a sound whose level changes less (root mean square, in na
 _CANDIDATE = 0.9  # correlation from which two sounds are compared more closely
 _LENGTH, _FRAMES = 0.01, 2  # lengths may differ by this share, and by so many frames
 _STRETCHES = 32  # in the longest fingerprint of a sound
-_ROWS = 512  # entries compared with all others at once
+_ROWS = 1 << 16  # pairs compared at once
+_PARTS = 10  # of the picture, by which pairs are looked for
 
 
 def same_content(infos: Sequence[EntryInfo]) -> Iterator[list[int]]:
@@ -84,12 +86,24 @@ def _pairs(infos: Sequence[EntryInfo]) -> Iterator[tuple[int, int]]:
             units[number, : changes.size] = changes.ravel() / np.linalg.norm(changes)
             known.append(number)
     chosen = np.array(known, dtype=np.int64)
-    for start in range(0, len(chosen), _ROWS):
-        near = units[chosen[start : start + _ROWS]] @ units[chosen[start:]].T > _CANDIDATE
-        for row, column in zip(*np.nonzero(np.triu(near, 1)), strict=True):
-            one, other = int(chosen[start + row]), int(chosen[start + column])
-            if _same(infos[one], infos[other]):
-                yield one, other
+    if not known:
+        return
+    pairs = cKDTree(_places([infos[n] for n in known])).query_pairs(1.0, p=np.inf, output_type="ndarray")
+    for start in range(0, len(pairs), _ROWS):
+        one, other = chosen[pairs[start : start + _ROWS].T]
+        near = (units[one] * units[other]).sum(axis=1) > _CANDIDATE
+        yield from ((int(a), int(b)) for a, b in zip(one[near], other[near], strict=True) if _same(infos[a], infos[b]))
+
+
+def _places(infos: Sequence[EntryInfo]) -> np.ndarray:
+    """Where entries lie (N, D): those that could be the same differ by 1 at most in every dimension.
+
+    These are the length, and the brightness of those parts of the picture in which the entries differ most.
+    """
+    lengths = np.log(np.maximum([info.num_frames for info in infos], _FRAMES / _LENGTH)) / -np.log1p(-_LENGTH)
+    brightness = np.stack([picture_vectors(info.facts).mean(axis=0) for info in infos]) / _BRIGHTNESS
+    parts = np.argsort(brightness.std(axis=0))[-_PARTS:]
+    return np.concatenate([lengths[:, None], brightness[:, parts]], axis=1) * (1 - 1e-5)
 
 
 def _changes(*vectors: np.ndarray) -> list[np.ndarray]:

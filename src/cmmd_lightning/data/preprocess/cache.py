@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
-import time
 from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,8 @@ from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.preprocess.content import ContentHashes
 from cmmd_lightning.data.preprocess.entry import EntryInfo, EntryWriter, Moments, entry_bytes
 from cmmd_lightning.data.preprocess.facts import Facts
+from cmmd_lightning.data.preprocess.index import Entry, Index
+from cmmd_lightning.data.preprocess.leftovers import machine, remove_leftovers, write_text
 from cmmd_lightning.data.sources.source import Source
 
 __all__ = ["FORMAT_VERSION", "Cache", "EntryInfo", "FailureRecord", "Moments"]
@@ -32,8 +31,6 @@ FORMAT_VERSION = 2
 _MEL_SETTINGS = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "floor")
 # Files kept open (mapped into memory) per process.
 _OPEN_FILES = 512
-# Temporary files of other machines that are older belong to a writer that was killed.
-_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class FailureRecord:
     """Why the media behind an entry's name cannot be used.
 
     Args:
-        kind: In one word, as the doctor has it.
+        kind: In one word, as the data report has it.
         reason: In one line, without the file's name.
     """
 
@@ -87,6 +84,9 @@ class Cache:
             "mel": mel_settings,
         }
         self._contents = ContentHashes(self.cache_dir / "contents.jsonl")
+        self.index = Index(self.cache_dir / "index.sqlite")
+        self._headers: dict[str, tuple[Entry, str]] = {}  # read by this process, and not in the index
+        self._names: dict[tuple[str, float, float | None], str] = {}
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._held: dict[str, dict[str, Tensor]] = {}
 
@@ -120,6 +120,8 @@ class Cache:
         Raises:
             OSError: If the media file cannot be read.
         """
+        if content is None and (name := self._names.get((source.path, source.start, source.stop))):
+            return name
         content = content or self.content(source.path)
         described = self._format | {"content": content, "span": [source.start, source.stop]}
         return hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -129,13 +131,42 @@ class Cache:
         return self.cache_dir / "entries" / key[:2] / f"{key}.safetensors"
 
     def info(self, key: str) -> EntryInfo | None:
-        """What the entry's header says; None where there is no such entry, or the file is damaged."""
+        """Read what the entry's header says; None where there is no such entry, or the file is damaged."""
+        entry = self.entry(key)
+        if entry is None:
+            return None
+        text = self._headers[key][1] if key in self._headers else self.index.header(key)
+        try:
+            return None if text is None else EntryInfo.parse(text, entry.size)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def entry(self, key: str) -> Entry | None:
+        """Find size and length of an entry; None where there is none, or the file is damaged.
+
+        The header is read if the file is another than the index or this process has seen.
+        """
         path = self.path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                return EntryInfo.parse(file.metadata()["entry"], path.stat().st_size)
+            status = path.stat()
+            known = self._headers[key][0] if key in self._headers else self.index.entries.get(key)
+            if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+                with safe_open(path, framework="pt") as file:
+                    text = file.metadata()["entry"]
+                known = Entry(status.st_size, status.st_mtime_ns, json.loads(text)["num_frames"])
+                self._headers[key] = known, text
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
+        return known
+
+    def adopt(self, names: Mapping[Source, str]) -> None:
+        """Take the names of sources' entries as they are: their media need not be there any more."""
+        self._names.update({(source.path, source.start, source.stop): name for source, name in names.items()})
+
+    def write_index(self, fingerprint: str, report: Iterable[tuple[str, str, str]]) -> None:
+        """Write the index: what was read of headers since, and the data report."""
+        self.index.write(self._headers, fingerprint, report)
+        self._headers.clear()
 
     def num_bytes(self, num_frames: int, latent_shape: tuple[int, int, int]) -> int:
         """Size of an entry of so many frames."""
@@ -152,7 +183,7 @@ class Cache:
             latent_shape: (C, h, w).
         """
         described = {"version": FORMAT_VERSION, "fps": self.clip.fps}
-        temporary = self._temporary_dir() / f"{key}.{_machine()}.{os.getpid()}"
+        temporary = self._temporary_dir() / f"{key}.{machine()}.{os.getpid()}"
         return EntryWriter(self.path(key), temporary, num_frames, mel_frames, latent_shape, self.clip.n_mels, described)
 
     def finish(self, writer: EntryWriter, *, start: float, facts: Facts) -> None:
@@ -191,7 +222,7 @@ class Cache:
     def write_failure(self, key: str, failure: FailureRecord) -> None:
         """Records that the media behind a name cannot be used."""
         text = json.dumps(asdict(failure) | {"num_frames": self.clip.num_frames}, sort_keys=True)
-        self.write_text(self._failure_path(key), text)
+        write_text(self._failure_path(key), text)
 
     def failure(self, key: str) -> FailureRecord | None:
         """What `write_failure` recorded; None where there is nothing, or it was too short for longer clips."""
@@ -203,19 +234,10 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write_text(self, path: Path, text: str) -> None:
-        """Writes a text file below the cache's folder, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._temporary_dir() / f"{path.name}.{_machine()}.{os.getpid()}"
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def reload_contents(self) -> None:
-        """Learns the content hashes that other processes have recorded since."""
+    def reload(self) -> None:
+        """Learn the content hashes and headers that other processes have recorded since."""
         self._contents.reload()
+        self.index.reload()
 
     def read_latents(self, key: str, frame: int, num_frames: int) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance of ``num_frames`` frames from ``frame`` on; only those are read.
@@ -262,11 +284,8 @@ class Cache:
                     self._held[key] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def remove_leftovers(self) -> None:
-        """Removes temporary files of writers that were killed."""
-        for path in self._temporary_dir().iterdir():
-            with suppress(FileNotFoundError):
-                if _abandoned(path.name) or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+        """Remove temporary files of writers that were killed."""
+        remove_leftovers(self._temporary_dir())
 
     def _failure_path(self, key: str) -> Path:
         return self.cache_dir / "failures" / key[:2] / f"{key}.json"
@@ -290,26 +309,3 @@ class Cache:
         else:
             self._open.move_to_end(key)
         return file
-
-
-def _machine() -> str:
-    """This machine, or the container in it: processes of equal names have different numbers."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in f"{socket.gethostname()}-{space}")
-
-
-def _abandoned(name: str) -> bool:
-    """Whether a temporary file is of a process of this machine that is no more."""
-    machine, _, number = name.rpartition(".")
-    if not machine.endswith(f".{_machine()}") or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False

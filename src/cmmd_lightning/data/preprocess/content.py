@@ -26,6 +26,7 @@ class ContentHashes:
     def __init__(self, index: str | Path) -> None:
         self.index = Path(index)
         self._known: dict[tuple[str, int, int], str] = {}
+        self._last: dict[str, str] = {}
         self.reload()
 
     def reload(self) -> None:
@@ -35,12 +36,19 @@ class ContentHashes:
                 self._remember(line)
 
     def known(self, path: str | Path) -> str | None:
-        """Hash of the content of ``path`` if it is on record, without reading the file.
+        """Find the hash of the content of ``path`` if it is on record, without reading the file.
+
+        Of a file that is gone, the last one is: what was prepared of it can be used without it.
 
         Raises:
-            OSError: If there is no such file.
+            OSError: If there is no such file and never was.
         """
-        return self._known.get(_place(path))
+        try:
+            return self._known.get(_place(path))
+        except OSError:
+            if os.path.abspath(path) in self._last:
+                return self._last[os.path.abspath(path)]
+            raise
 
     def of(self, path: str | Path) -> str:
         """Hash (hex) of the content of ``path``.
@@ -48,9 +56,10 @@ class ContentHashes:
         Raises:
             OSError: If the file cannot be read.
         """
+        known = self.known(path)
+        if known is not None:
+            return known
         place = _place(path)
-        if place in self._known:
-            return self._known[place]
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         if time.time() - place[2] / 1e9 > _SETTLED_SECONDS:
@@ -63,6 +72,7 @@ class ContentHashes:
         try:
             entry = json.loads(line)
             self._known[(entry["path"], entry["size"], entry["mtime_ns"])] = entry["hash"]
+            self._last[entry["path"]] = entry["hash"]
         except (ValueError, KeyError, TypeError):
             pass
 

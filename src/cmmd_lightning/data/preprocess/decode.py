@@ -65,7 +65,7 @@ class Failed:
 
     Args:
         job: Its number.
-        kind: Why, in one word, as the doctor has it.
+        kind: Why, in one word, as the data report has it.
         reason: Why, in one line that names the file.
         lasting: Whether it follows from the media alone, so that trying again is of no use.
     """

@@ -1,4 +1,4 @@
-"""What is measured of a source while it is decoded: what the doctor judges by."""
+"""What is measured of a source while it is decoded: what the data report judges by."""
 
 from __future__ import annotations
 

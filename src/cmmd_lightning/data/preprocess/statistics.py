@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.preprocess.cache import FORMAT_VERSION, Cache, Moments
+from cmmd_lightning.data.preprocess.leftovers import write_text
 
 # A channel that never changes is left as it is but for its mean.
 _SMALLEST_SCALE = 1e-5
@@ -111,9 +110,7 @@ def measure_statistics(cache: Cache, keys: Iterable[str]) -> Statistics:
             raise ValueError(f"{cache.path(key)}: expected a cache entry, got none; run prepare first")
         moments.append(info.moments)
     statistics = Statistics.of(moments)
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(statistics.to_dict(), indent=2))
-    os.replace(temporary, path)
+    write_text(path, json.dumps(statistics.to_dict(), indent=2))
     return statistics
 
 

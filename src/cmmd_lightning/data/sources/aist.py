@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.sources.aist_name import GENRES, AistName
 from cmmd_lightning.data.sources.source import (
+    DataSource,
     Source,
     Split,
     counts_by_split,
@@ -40,14 +42,7 @@ _FILES = {
 }
 
 
-def aist_sources(
-    root: str,
-    *,
-    cameras: str | Sequence[str] = "c01",
-    annotations: str | Mapping[str, str] | None = None,
-    val_fraction: float = 0.05,
-    seed: int = 0,
-) -> list[Source]:
+class Aist(DataSource):
     """The videos of an AIST folder as sources: label the genre, period one beat, group the dance.
 
     Train and test are disjoint in music and in choreography. In dancers they are not: every dancer of the AIST++ test
@@ -68,44 +63,53 @@ def aist_sources(
     that only other cameras show.
 
     Args:
-        root: Folder with the videos, anywhere below it.
         cameras: ``all``, one camera or several; ``c01`` is the front.
         annotations: Folder with ``crossmodal_train.txt`` and ``crossmodal_test.txt`` and, if wanted,
             ``crossmodal_val.txt`` and ``ignore_list.txt``, there or in a folder ``splits`` inside; or the paths of such
             files by ``train``, ``test``, ``val`` and ``ignore``; or None.
         val_fraction: Share of the training dances for validation, where there is no list.
-        seed: Seed of that share.
-
-    Returns:
-        Sources sorted by key, which is the path relative to ``root``.
-
-    Raises:
-        ValueError: If ``root`` holds no such videos, a list is missing or malformed, or train and test share music or
-            choreography.
     """
-    folder = media_folder(root)
-    wanted = _cameras(cameras)
-    lists = _read_lists(annotations)
-    ignored = set(lists.pop("ignore", ()))
-    videos = _videos(folder)
-    if not videos:
-        raise ValueError(f"{root}: expected AIST videos such as gBR_sBM_c01_d04_mBR0_ch01.mp4, got none")
-    splits = _listed_splits(lists) if lists else _ruled_splits({name.sequence for name in videos}, root)
-    _check_disjoint(splits)
-    left = {sequence: split for sequence, split in splits.items() if sequence not in ignored}
-    if "val" not in lists:
-        train = [sequence for sequence, split in left.items() if split == "train"]
-        left |= hashed_splits(train, val_fraction=val_fraction, seed=seed)
-    shown = {name: path for name, path in videos.items() if wanted is None or name.camera in wanted}
-    _report_missing(root, left, shown, wanted)
-    sources = [
-        _source(name, path, folder, left[name.sequence]) for name, path in shown.items() if name.sequence in left
-    ]
-    if not sources:
-        raise ValueError(f"{root}: expected videos of cameras {_in_words(wanted)} in some split, got none")
-    how = "by list" if lists else "by test music"
-    logger.info("%s: %s (split %s), %d dances ignored", root, counts_by_split(sources), how, len(splits) - len(left))
-    return sorted(sources, key=lambda source: source.key)
+
+    def __init__(
+        self,
+        cameras: list[str] | str = "c01",
+        annotations: dict[str, str] | str | None = None,
+        val_fraction: float = 0.05,
+    ) -> None:
+        self.cameras, self.annotations, self.val_fraction = cameras, annotations, val_fraction
+
+    def sources(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> list[Source]:
+        """Find the videos anywhere below ``root``; keys are paths relative to it.
+
+        Raises:
+            ValueError: If ``root`` holds no such videos, a list is missing or malformed, or train and test share music
+                or choreography.
+        """
+        folder = media_folder(root)
+        wanted = _cameras(self.cameras)
+        lists = _read_lists(self.annotations)
+        ignored = set(lists.pop("ignore", ()))
+        videos = _videos(folder)
+        if not videos:
+            raise ValueError(f"{root}: expected AIST videos such as gBR_sBM_c01_d04_mBR0_ch01.mp4, got none")
+        splits = _listed_splits(lists) if lists else _ruled_splits({name.sequence for name in videos}, root)
+        _check_disjoint(splits)
+        left = {sequence: split for sequence, split in splits.items() if sequence not in ignored}
+        if "val" not in lists:
+            train = [sequence for sequence, split in left.items() if split == "train"]
+            left |= hashed_splits(train, val_fraction=self.val_fraction, seed=seed)
+        shown = {name: path for name, path in videos.items() if wanted is None or name.camera in wanted}
+        _report_missing(root, left, shown, wanted)
+        sources = [
+            _source(name, path, folder, left[name.sequence]) for name, path in shown.items() if name.sequence in left
+        ]
+        if not sources:
+            raise ValueError(f"{root}: expected videos of cameras {_in_words(wanted)} in some split, got none")
+        how = "by list" if lists else "by test music"
+        logger.info(
+            "%s: %s (split %s), %d dances ignored", root, counts_by_split(sources), how, len(splits) - len(left)
+        )
+        return sorted(sources, key=lambda source: source.key)
 
 
 def _source(name: AistName, path: Path, root: Path, split: Split) -> Source:

@@ -16,8 +16,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.sources.segments import TableRow, read_table
-from cmmd_lightning.data.sources.source import SPLITS, Source, Split, counts_by_split, first_few, media_folder
+from cmmd_lightning.data.sources.source import (
+    SPLITS,
+    DataSource,
+    Source,
+    Split,
+    counts_by_split,
+    first_few,
+    media_folder,
+)
 from cmmd_lightning.media import is_video
 
 logger = logging.getLogger(__name__)
@@ -57,14 +66,7 @@ class _Tally:
     cut: int = 0
 
 
-def epic_sounds_sources(
-    root: str,
-    *,
-    clip_seconds: float,
-    annotations: str | Mapping[str, str] | None = None,
-    short_segments: ShortSegments = "widen",
-    max_seconds: float | None = None,
-) -> list[Source]:
+class EpicSounds(DataSource):
     """The annotated segments of EPIC-SOUNDS as sources: label the class, group the video.
 
     A row lies where its samples say, at 24 kHz, or its timestamps where the file has no samples; where both are there
@@ -77,44 +79,57 @@ def epic_sounds_sources(
     the video does begins with it; where one runs past the video's end is for ``prepare`` to find.
 
     Args:
-        root: Folder of the videos: ``P01/videos/P01_11.MP4``, ``P01/P01_11.MP4`` or ``P01_11.MP4``, in a folder of
-            their own or not, any suffix of a video, in either case.
-        clip_seconds: Length of a clip.
         annotations: Folder of the official CSV files, all or some; or their paths by ``train``, ``val`` and ``test``;
             None is ``root``.
         short_segments: What becomes of segments that are shorter than a clip: ``widen`` or ``drop``.
-        max_seconds: Longer segments are cut to their first so many seconds; None keeps them whole.
-
-    Returns:
-        Sources sorted by key, which is the annotation's id. Sources of the test file have no label.
-
-    Raises:
-        ValueError: If there are no annotations, none of their videos is there, or a setting is out of range.
+        max_segment_seconds: Longer segments are cut to their first so many seconds; None keeps them whole.
     """
-    if short_segments not in get_args(ShortSegments):
-        raise ValueError(f"short_segments: expected {' or '.join(get_args(ShortSegments))}, got {short_segments!r}")
-    if clip_seconds <= 0 or (max_seconds is not None and max_seconds < clip_seconds):
-        raise ValueError(f"epic_sounds: expected 0 < clip length <= longest segment, got {clip_seconds}, {max_seconds}")
-    folder = media_folder(root)
-    files = _files(root if annotations is None else annotations)
-    videos = _videos(folder)
-    tally = _Tally()
-    sources: dict[str, Source] = {}
-    for split, file in files.items():
-        least = min(clip_seconds * (2 if split == "train" else 1), max_seconds or math.inf)
-        for source in _segments(file, split, videos, tally):
-            if source.key in sources:
-                tally.malformed.append(f"{file}: expected each annotation once, got {source.key} again")
-                continue
-            fitted = _fit(source, clip_seconds, least, short_segments, max_seconds, tally)
-            if fitted is not None:
-                sources[source.key] = fitted
-    _report(root, tally)
-    if not sources:
-        raise ValueError(f"{root}: expected videos of EPIC-KITCHENS such as P01/videos/P01_11.MP4, got none annotated")
-    _check_videos(sources.values())
-    logger.info("%s: %s segments", root, counts_by_split(sources.values()))
-    return [sources[key] for key in sorted(sources)]
+
+    def __init__(
+        self,
+        annotations: dict[str, str] | str | None = None,
+        short_segments: ShortSegments = "widen",
+        max_segment_seconds: float | None = None,
+    ) -> None:
+        if short_segments not in get_args(ShortSegments):
+            raise ValueError(f"short_segments: expected {' or '.join(get_args(ShortSegments))}, got {short_segments!r}")
+        self.annotations, self.short_segments = annotations, short_segments
+        self.max_segment_seconds = max_segment_seconds
+
+    def sources(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> list[Source]:
+        """Find the segments; keys are the annotations' ids. Those of the test file have no label.
+
+        Videos lie at ``P01/videos/P01_11.MP4``, ``P01/P01_11.MP4`` or ``P01_11.MP4`` below ``root``, in a folder of
+        their own or not, with any suffix of a video, in either case.
+
+        Raises:
+            ValueError: If there are no annotations, none of their videos is there, or a setting is out of range.
+        """
+        clip_seconds, max_seconds = clip.duration, self.max_segment_seconds
+        if max_seconds is not None and max_seconds < clip_seconds:
+            raise ValueError(f"epic_sounds: expected clip length <= longest segment, got {clip_seconds}, {max_seconds}")
+        folder = media_folder(root)
+        files = _files(root if self.annotations is None else self.annotations)
+        videos = _videos(folder)
+        tally = _Tally()
+        sources: dict[str, Source] = {}
+        for split, file in files.items():
+            least = min(clip_seconds * (2 if split == "train" else 1), max_seconds or math.inf)
+            for source in _segments(file, split, videos, tally):
+                if source.key in sources:
+                    tally.malformed.append(f"{file}: expected each annotation once, got {source.key} again")
+                    continue
+                fitted = _fit(source, clip_seconds, least, self.short_segments, max_seconds, tally)
+                if fitted is not None:
+                    sources[source.key] = fitted
+        _report(root, tally)
+        if not sources:
+            raise ValueError(
+                f"{root}: expected videos of EPIC-KITCHENS such as P01/videos/P01_11.MP4, got none annotated"
+            )
+        _check_videos(sources.values())
+        logger.info("%s: %s segments", root, counts_by_split(sources.values()))
+        return [sources[key] for key in sorted(sources)]
 
 
 def _files(annotations: str | Mapping[str, str]) -> dict[Split, Path]:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.sources.source import (
     SPLITS,
+    DataSource,
     Source,
     Split,
     counts_by_split,
@@ -92,9 +94,7 @@ def read_table(path: str | Path, required: tuple[str, ...], malformed: list[str]
         raise ValueError(f"{path}: expected a CSV file, got {getattr(error, 'strerror', None) or error}") from error
 
 
-def segment_sources(
-    root: str, segments: str, *, val_fraction: float = 0.05, test_fraction: float = 0.0, seed: int = 0
-) -> list[Source]:
+class Segments(DataSource):
     """The stretches of media that a CSV file lists, as sources.
 
     Its header names the columns, in any order: ``path`` (relative to ``root``), and if wanted ``start`` and ``stop``
@@ -106,46 +106,49 @@ def segment_sources(
     Segments of files that are missing are left out, which is reported in one warning.
 
     Args:
-        root: The folder of media.
-        segments: The CSV file.
+        table: The CSV file.
         val_fraction: Share of the files for validation, of those whose split nothing states.
         test_fraction: Share of those for testing.
-        seed: Seed of that split.
-
-    Returns:
-        Sources sorted by key: the path, with ``@START-STOP`` where a stretch is given.
-
-    Raises:
-        ValueError: If ``root`` is not a folder, a row is malformed or stated twice, or no file is there; the message
-            names file and line.
     """
-    folder = media_folder(root)
-    rows = list(read_table(segments, ("path",)))
-    unknown = sorted({column for row in rows[:1] for column in row.values} - set(COLUMNS))
-    if unknown:
-        logger.warning("%s: columns other than %s are ignored: %s", segments, ",".join(COLUMNS), ", ".join(unknown))
-    splits = _splits(rows, val_fraction, test_fraction, seed)
-    classes = sorted({row.values["label"] for row in rows if row.values.get("label")})
-    sources: dict[str, tuple[Source, str]] = {}
-    missing: list[str] = []
-    for row, split in zip(rows, splits, strict=True):
-        source = _source(row, folder, split, classes)
-        if source.key in sources:
-            raise ValueError(
-                f"{row.place}: expected each segment once, got {source.key} of {sources[source.key][1]} again"
-            )
-        sources[source.key] = (source, row.place)
-        if not Path(source.path).is_file():
-            missing.append(source.key)
-    kept = [source for key, (source, _) in sorted(sources.items()) if key not in set(missing)]
-    if missing:
-        files = sorted({sources[key][0].path for key in missing})
-        counts = f"{len(files)} files with {len(missing)} of {len(rows)} segments"
-        logger.warning("%s: %s are missing below %s: %s", segments, counts, root, first_few(files))
-    if not kept:
-        raise ValueError(f"{segments}: expected segments of files below {root}, got none")
-    logger.info("%s: %s", segments, counts_by_split(kept))
-    return kept
+
+    def __init__(self, table: str, val_fraction: float = 0.05, test_fraction: float = 0.0) -> None:
+        self.table, self.val_fraction, self.test_fraction = table, val_fraction, test_fraction
+
+    def sources(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> list[Source]:
+        """Find the stretches; keys are paths, with ``@START-STOP`` where a stretch is given.
+
+        Raises:
+            ValueError: If ``root`` is not a folder, a row is malformed or stated twice, or no file is there; the
+                message names file and line.
+        """
+        segments = self.table
+        folder = media_folder(root)
+        rows = list(read_table(segments, ("path",)))
+        unknown = sorted({column for row in rows[:1] for column in row.values} - set(COLUMNS))
+        if unknown:
+            logger.warning("%s: columns other than %s are ignored: %s", segments, ",".join(COLUMNS), ", ".join(unknown))
+        splits = _splits(rows, self.val_fraction, self.test_fraction, seed)
+        classes = sorted({row.values["label"] for row in rows if row.values.get("label")})
+        sources: dict[str, tuple[Source, str]] = {}
+        missing: list[str] = []
+        for row, split in zip(rows, splits, strict=True):
+            source = _source(row, folder, split, classes)
+            if source.key in sources:
+                raise ValueError(
+                    f"{row.place}: expected each segment once, got {source.key} of {sources[source.key][1]} again"
+                )
+            sources[source.key] = (source, row.place)
+            if not Path(source.path).is_file():
+                missing.append(source.key)
+        kept = [source for key, (source, _) in sorted(sources.items()) if key not in set(missing)]
+        if missing:
+            files = sorted({sources[key][0].path for key in missing})
+            counts = f"{len(files)} files with {len(missing)} of {len(rows)} segments"
+            logger.warning("%s: %s are missing below %s: %s", segments, counts, root, first_few(files))
+        if not kept:
+            raise ValueError(f"{segments}: expected segments of files below {root}, got none")
+        logger.info("%s: %s", segments, counts_by_split(kept))
+        return kept
 
 
 def _source(row: TableRow, root: Path, split: Split, classes: list[str]) -> Source:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.media import find_media, is_video
 
 logger = logging.getLogger(__name__)
@@ -60,51 +62,39 @@ class Source:
             raise ValueError(f"{self.path}: expected a class index from 0, got {self.class_index}")
 
 
-def folder_sources(
-    root: str,
-    *,
-    val_fraction: float = 0.05,
-    test_fraction: float = 0.0,
-    seed: int = 0,
-    sound_files: bool = False,
-) -> list[Source]:
-    """Every video file of a folder tree, as sources.
+class DataSource(ABC):
+    """Where clips come from: a corpus, a folder, a table. Derive from it for data of one's own.
 
-    Subfolders ``train``, ``val`` and ``test`` give the splits where at least one of them holds media. Otherwise each
-    file falls into a split by a seeded hash of its path relative to ``root``: the split of a file does not change
-    when others are added. Where no file fell into ``val`` although ``val_fraction`` is positive, the file with the
-    lowest hash goes there. A sidecar ``STEM.json`` next to a file may state its ``period`` in seconds.
+    Given as ``--data.source theirs.Corpus --data.source.flag value`` (or ``class_path`` and ``init_args`` in a config),
+    and in Python as an instance. The constructor takes what is particular to the corpus.
 
-    Args:
-        root: The folder.
-        val_fraction: Share of the files for validation, where there are no subfolders.
-        test_fraction: Share of the files for testing, where there are no subfolders.
-        seed: Seed of that split.
-        sound_files: Whether files of sound alone are sources too.
-
-    Returns:
-        Sources sorted by key, which is the path relative to ``root`` with forward slashes.
-
-    Raises:
-        ValueError: If ``root`` is not a folder, holds no video files, or the fractions leave nothing for training.
+    Example:
+        >>> class Single(DataSource):
+        ...     def sources(self, root, clip=ClipSpec(), seed=0):
+        ...         return [Source(path=f"{root}/film.mp4", key="film", split="train")]
+        >>> Single().sources("data")[0].path
+        'data/film.mp4'
     """
-    _check_fractions(val_fraction, test_fraction)
-    folder = media_folder(root)
-    by_split = {split: videos_below(folder / split, sound_files) for split in SPLITS if (folder / split).is_dir()}
-    if any(by_split.values()):
-        split_of = {path: split for split, paths in by_split.items() for path in paths}
-        how = "by subfolder"
-    else:
-        names = {path: path.relative_to(folder).as_posix() for path in videos_below(folder, sound_files)}
-        splits = hashed_splits(names.values(), val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-        split_of = {path: splits[name] for path, name in names.items()}
-        how = f"by hash of the relative path, seed {seed}, val {val_fraction:g}, test {test_fraction:g}"
-    if not split_of:
-        kind = "media" if sound_files else "video"
-        raise ValueError(f"{root}: expected {kind} files (.mp4, .mkv, .mov, ...), got none")
-    sources = [_source(path, folder, split) for path, split in split_of.items()]
-    logger.info("%s: %s (split %s)", root, counts_by_split(sources), how)
-    return sorted(sources, key=lambda source: source.key)
+
+    def provide(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> None:
+        """Make or fetch media that are not there yet; called by one process, before `sources`. By default, nothing."""
+        return
+
+    @abstractmethod
+    def sources(self, root: str, clip: ClipSpec = ClipSpec(), seed: int = 0) -> list[Source]:
+        """Find the stretches of media, each in one split.
+
+        Args:
+            root: Folder of the media.
+            clip: What a clip is.
+            seed: Of splits by hash.
+
+        Returns:
+            Sources with unique keys, in the order of these.
+
+        Raises:
+            ValueError: If ``root`` does not hold what it should.
+        """
 
 
 def of_split(sources: Iterable[Source], split: str) -> list[Source]:
@@ -132,7 +122,7 @@ def hashed_splits(
     Raises:
         ValueError: If the fractions are negative or leave nothing for training.
     """
-    _check_fractions(val_fraction, test_fraction)
+    check_fractions(val_fraction, test_fraction)
     places = {name: _place(name, seed) for name in names}
     splits: dict[str, Split] = {}
     for name, place in places.items():
@@ -160,8 +150,24 @@ def media_folder(root: str) -> Path:
 
 
 def videos_below(folder: Path, sound_files: bool = False) -> list[Path]:
-    """The video files of a folder tree, with those of sound alone if wanted, sorted."""
-    return [path for path in find_media([folder]) if sound_files or is_video(path)]
+    """Find the video files of a folder tree, with those of sound alone if wanted, sorted.
+
+    Those whose names are not UTF-8 are named and left out.
+    """
+    media = [path for path in find_media([folder]) if sound_files or is_video(path)]
+    odd = {path for path in media if not _is_utf8(path)}
+    for path in sorted(odd):
+        name = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+        logger.warning("%s: expected a name in UTF-8, got other bytes; left out, rename it", name)
+    return [path for path in media if path not in odd]
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def counts_by_split(sources: Iterable[Source]) -> str:
@@ -195,14 +201,11 @@ def stated_period(path: Path) -> float | None:
     return float(period) if isinstance(period, int | float) and period > 0 else None
 
 
-def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raise ValueError unless the fractions leave something for training."""
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
         got = f"val {val_fraction} and test {test_fraction}"
         raise ValueError(f"splits: expected fractions >= 0 with a sum below 1, got {got}")
-
-
-def _source(path: Path, root: Path, split: Split) -> Source:
-    return Source(path=str(path), key=path.relative_to(root).as_posix(), split=split, period=stated_period(path))
 
 
 def _place(name: str, seed: int) -> float:

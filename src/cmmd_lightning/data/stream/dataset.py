@@ -94,14 +94,14 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         lengths, num_bytes, missing = [], 0, []
         for source in sources:
             key = _key(cache, source)
-            info = None if key is None else cache.info(key)
-            if key is None or info is None or info.num_frames < self.clip.num_frames:
+            entry = None if key is None else cache.entry(key)
+            if key is None or entry is None or entry.num_frames < self.clip.num_frames:
                 missing.append(source)
                 continue
             self.sources.append(source)
             self.keys.append(key)
-            lengths.append(info.num_frames)
-            num_bytes += info.num_bytes
+            lengths.append(entry.num_frames)
+            num_bytes += entry.size
         self._report_missing(missing, len(sources))
         self.lengths = np.array(lengths)
         self._ends = np.cumsum(self.lengths)

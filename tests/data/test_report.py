@@ -1,4 +1,4 @@
-"""The doctor: what it finds in files that are wrong in known ways, what it does about it, and what stays of it."""
+"""The data report: what it finds in files that are wrong in known ways, what it does about it, and what stays of it."""
 
 import json
 import logging
@@ -16,8 +16,9 @@ import torch
 from data_fixtures import CLIP, Prepared, entry_bytes, moving_frames, write_clip
 
 from cmmd_lightning import AudioVideoDataModule
-from cmmd_lightning.data import Cache, Source, folder_sources
-from cmmd_lightning.data.inspect.doctor import DEFAULT_EXCLUDE, Diagnosis, examine, summary, to_table
+from cmmd_lightning.data import Cache, Folder, Source
+from cmmd_lightning.data.inspect.report import DEFAULT_EXCLUDE, Inspection, inspect_sources
+from cmmd_lightning.data.inspect.written import summary, to_table
 from cmmd_lightning.data.preprocess.facts import Measurement, picture_vectors, sound_vectors
 from cmmd_lightning.media import read_frames, read_sound, write_sound, write_video
 
@@ -25,9 +26,9 @@ Run = Callable[..., Prepared]
 NOISE = 0.2 * torch.randn(64000, generator=torch.Generator().manual_seed(5))
 
 
-def kinds(diagnoses: list[Diagnosis]) -> dict[str, list[tuple[str, str]]]:
+def kinds(inspections: list[Inspection]) -> dict[str, list[tuple[str, str]]]:
     """Kind and first word of the action of every finding, by the source's key."""
-    return {d.source.key: [(f.kind, f.action.split(":")[0]) for f in d.findings] for d in diagnoses}
+    return {d.source.key: [(f.kind, f.action.split(":")[0]) for f in d.findings] for d in inspections}
 
 
 def black_then_white(count: int, black: int) -> torch.Tensor:
@@ -112,10 +113,10 @@ EXPECTED = {
 
 
 def test_what_is_wrong_is_found_and_nothing_else(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     made = prepare_into(tmp_path, sources)
-    assert kinds(made.report.diagnoses) == EXPECTED
-    assert [d.kept for d in made.report.diagnoses] == [all(a != "excluded" for _, a in f) for f in EXPECTED.values()]
+    assert kinds(made.report.inspections) == EXPECTED
+    assert [d.kept for d in made.report.inspections] == [all(a != "excluded" for _, a in f) for f in EXPECTED.values()]
     stored = json.loads((tmp_path / "doctor.json").read_text())
     assert [entry["key"] for entry in stored] == sorted(EXPECTED)
     by_key = {entry["key"]: entry for entry in stored}
@@ -139,16 +140,16 @@ def test_what_is_wrong_is_found_and_nothing_else(clinic: Path, prepare_into: Run
         ],
     }
     table = (tmp_path / "doctor.md").read_text()
-    assert table == to_table(made.report.diagnoses)
+    assert table == to_table(made.report.inspections)
     assert "| frozen | 2 | 2 |" in table
     assert "| train/slow.mp4 | train | low_frame_rate | 5 pictures per second, expected at least 10 | kept: " in table
-    assert summary(made.report.diagnoses).startswith("doctor: 8 of 18 sources kept; 1 unreadable (excluded), ")
+    assert summary(made.report.inspections).startswith("data report: 8 of 18 sources kept; 1 unreadable (excluded), ")
 
 
 def test_findings_survive_resuming_and_shards_byte_for_byte(
     clinic: Path, prepare_into: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     whole = prepare_into(tmp_path / "whole", sources)
     first = (tmp_path / "whole" / "doctor.json").read_bytes()
     again = prepare_into(tmp_path / "whole", sources)
@@ -157,7 +158,7 @@ def test_findings_survive_resuming_and_shards_byte_for_byte(
     pending = {}
     for index in (1, 2, 3):
         shard = prepare_into(tmp_path / "parts", sources, shard=(index, 3), num_workers=index - 1)
-        found = kinds(shard.report.diagnoses)
+        found = kinds(shard.report.inspections)
         pending[index] = sum(("not_prepared", "excluded") in of_source for of_source in found.values())
     assert pending == {1: 12, 2: 6, 3: 0}
     assert (tmp_path / "parts" / "doctor.json").read_bytes() == first
@@ -165,13 +166,13 @@ def test_findings_survive_resuming_and_shards_byte_for_byte(
 
 
 def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
-    sources = folder_sources(str(clinic))
+    sources = Folder().sources(str(clinic))
     made = prepare_into(tmp_path, sources)
     always = {key for key, found in EXPECTED.items() if found and found[0][0] in ("no_picture", "no_sound", "short")}
     always |= {"train/text.mp4", "train/truncated.mp4"}
-    assert {d.source.key for d in examine(sources, made.cache, exclude=()) if not d.kept} == always
+    assert {d.source.key for d in inspect_sources(sources, made.cache, exclude=()) if not d.kept} == always
     with pytest.raises(ValueError, match=r"exclude: expected kinds of missing, .*, got odd"):
-        examine(sources, made.cache, exclude=("odd",))  # type: ignore[arg-type]
+        inspect_sources(sources, made.cache, exclude=("odd",))  # type: ignore[arg-type]
 
     def keys(exclude: tuple[str, ...], split: str) -> list[str]:
         data = AudioVideoDataModule(
@@ -179,7 +180,6 @@ def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, t
             str(tmp_path),
             clip=CLIP,
             num_workers=0,
-            clips_per_source=1,
             exclude=exclude,  # type: ignore[arg-type]
         )
         data.setup("fit")
@@ -196,17 +196,17 @@ def test_flags_decide_and_the_datasets_follow(clinic: Path, prepare_into: Run, t
     lonely = AudioVideoDataModule(str(clinic), str(tmp_path), clip=CLIP, num_workers=0)
     lonely._sources = [s for s in sources if s.key in ("train/frozen.mp4", "val/good_2.mp4")]
     with pytest.raises(
-        ValueError, match=r"expected sources to train on, got none that the doctor keeps; see .*doctor.md"
+        ValueError, match=r"expected sources to train on, got none that the data report keeps; see .*doctor.md"
     ):
         lonely.setup("fit")
 
 
 def test_a_split_of_nothing_but_duplicates_is_not_emptied(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
     sources = [
-        s for s in folder_sources(str(clinic)) if s.key in ("train/leak.mp4", "val/good_2.mp4", "train/hiss.mp4")
+        s for s in Folder().sources(str(clinic)) if s.key in ("train/leak.mp4", "val/good_2.mp4", "train/hiss.mp4")
     ]
     made = prepare_into(tmp_path, sources)
-    assert kinds(made.report.diagnoses) == {
+    assert kinds(made.report.inspections) == {
         "train/hiss.mp4": [("silent", "excluded")],
         "train/leak.mp4": [("duplicate_across_splits", "kept")],
         "val/good_2.mp4": [("duplicate_across_splits", "kept")],
@@ -219,20 +219,20 @@ def test_test_comes_before_validation_and_that_before_training(clinic: Path, pre
     copies = [Source(path, f"{split}/a", split) for split in ("train", "val", "test")]  # type: ignore[arg-type]
     others = [Source(other, f"{split}/b", split, start=start) for split, start in (("train", 0.0), ("val", 0.1))]  # type: ignore[arg-type]
     made = prepare_into(tmp_path, copies + others)
-    assert [d.source.key for d in made.report.diagnoses if d.kept] == ["test/a", "train/b", "val/b"]
+    assert [d.source.key for d in made.report.inspections if d.kept] == ["test/a", "train/b", "val/b"]
 
 
 def test_header_flaws_count_where_they_touch_the_stretch(clinic: Path, prepare_into: Run, tmp_path: Path) -> None:
     whole = Source(str(clinic / "train" / "unequal.mp4"), "whole", "train")
     made = prepare_into(tmp_path, [whole, replace(whole, key="head", start=0.0, stop=1.0)])
-    assert kinds(made.report.diagnoses) == {"head": [], "whole": [("different_end", "kept")]}
+    assert kinds(made.report.inspections) == {"head": [], "whole": [("different_end", "kept")]}
 
 
 def test_missing_files_and_forgotten_failures(prepare_into: Run, tmp_path: Path) -> None:
     absent = Source(str(tmp_path / "absent.mp4"), "absent", "train")
     made = prepare_into(tmp_path / "cache", [absent])
-    assert kinds(made.report.diagnoses) == {"absent": [("missing", "excluded")]}
-    assert kinds(examine([absent], made.cache, contents={absent.path: None})) == {
+    assert kinds(made.report.inspections) == {"absent": [("missing", "excluded")]}
+    assert kinds(inspect_sources([absent], made.cache, contents={absent.path: None})) == {
         "absent": [("not_prepared", "excluded")]
     }
 
@@ -265,7 +265,7 @@ def test_measurement_follows_its_definitions(prepared: Prepared) -> None:
 def test_other_clips_of_the_same_talker_are_no_duplicates(shared: Path, prepare_into: Run, tmp_path: Path) -> None:
     paths = sorted((shared / "data" / "grid_s1" / "val").glob("*.mp4"))[:20]
     made = prepare_into(tmp_path, [Source(str(path), path.name, "val") for path in paths])
-    assert kinds(made.report.diagnoses) == {path.name: [] for path in paths}
+    assert kinds(made.report.inspections) == {path.name: [] for path in paths}
 
 
 def test_no_room_on_the_disk_is_one_line_before_anything_is_done(
@@ -291,4 +291,4 @@ def test_no_room_on_the_disk_is_one_line_before_anything_is_done(
 def test_the_cache_of_before_is_read(prepared: Prepared) -> None:
     """What setup sees is what prepare said."""
     cache = Cache(str(prepared.cache.cache_dir), CLIP, prepared.codec, prepared.mel)
-    assert examine(prepared.sources, cache) == prepared.report.diagnoses
+    assert inspect_sources(prepared.sources, cache) == prepared.report.inspections

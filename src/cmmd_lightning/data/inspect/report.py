@@ -1,12 +1,10 @@
-"""The doctor: what is wrong with each source of a data set, and what is done about it."""
+"""The data report: what is wrong with each source of a data set, and what is done about it."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cmmd_lightning.data.inspect.same import same_content
@@ -35,8 +33,8 @@ Flaw = Literal[
 FindingKind = Literal[Unusable, Flaw]
 DEFAULT_EXCLUDE: tuple[FindingKind, ...] = ("silent", "black", "frozen", "duplicate_across_splits")
 
-_WHOLE = 0.98  # share of a source from which a run is all of it
-_LONG_RUN = 5.0  # seconds from which a run that is not all of it is worth telling
+WHOLE = 0.98  # share of a source from which a run is all of it
+LONG_RUN = 5.0  # seconds from which a run that is not all of it is worth telling
 _KEPT = {
     "truncated": "kept: the stretch itself decodes",
     "different_start": "kept: silent, or still, until the later one starts",
@@ -69,16 +67,18 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Inspection:
     """What is wrong with one source.
 
     Args:
         source: The source.
         findings: In the order of `FindingKind`.
+        entry: Name of its cache entry; empty where there is none.
     """
 
     source: Source
     findings: tuple[Finding, ...] = ()
+    entry: str = ""
 
     @property
     def kept(self) -> bool:
@@ -86,13 +86,13 @@ class Diagnosis:
         return not any(finding.excludes for finding in self.findings)
 
 
-def examine(
+def inspect_sources(
     sources: Sequence[Source],
     cache: Cache,
     *,
     exclude: Collection[FindingKind] = DEFAULT_EXCLUDE,
     contents: Mapping[str, str | None] | None = None,
-) -> list[Diagnosis]:
+) -> list[Inspection]:
     """Judges sources by what ``prepare`` left of them in the cache; their media are not decoded again.
 
     Sources that cannot be used are always excluded. A duplicate across splits is excluded from training in favour of
@@ -108,7 +108,7 @@ def examine(
             cannot be read. Computed where this is not given.
 
     Returns:
-        One diagnosis per source, sorted by key.
+        One inspection per source, sorted by key.
 
     Raises:
         ValueError: If there is no such kind.
@@ -117,7 +117,7 @@ def examine(
     if unknown:
         raise ValueError(f"exclude: expected kinds of {', '.join(get_args(FindingKind))}, got {', '.join(unknown)}")
     ordered = sorted(sources, key=lambda source: source.key)
-    names = {source.key: _entry_name(source, cache, contents) for source in ordered}
+    names = {source.key: entry_name(source, cache, contents) for source in ordered}
     infos: dict[str, EntryInfo] = {}
     findings: dict[str, list[Finding]] = {}
     for source in ordered:
@@ -135,71 +135,16 @@ def examine(
     _rescue(usable, findings)
     order = get_args(FindingKind)
     return [
-        Diagnosis(source, tuple(sorted(findings[source.key], key=lambda finding: order.index(finding.kind))))
+        Inspection(
+            source,
+            tuple(sorted(findings[source.key], key=lambda finding: order.index(finding.kind))),
+            (names[source.key] or "") if names[source.key] in infos else "",
+        )
         for source in ordered
     ]
 
 
-def summary(diagnoses: Sequence[Diagnosis]) -> str:
-    """One line: how many sources are kept, and the counts of what was found."""
-    kept = sum(diagnosis.kept for diagnosis in diagnoses)
-    counts = ", ".join(f"{count} {kind}{note}" for kind, count, note in _counted(diagnoses)) or "nothing found"
-    return f"doctor: {kept} of {len(diagnoses)} sources kept; {counts}"
-
-
-def to_json(diagnoses: Sequence[Diagnosis]) -> str:
-    """A list with one entry per source, sorted by key: ``path``, ``key``, ``split``, the stretch, ``findings``."""
-    entries = [
-        {
-            "path": diagnosis.source.path,
-            "key": diagnosis.source.key,
-            "split": diagnosis.source.split,
-            "start": diagnosis.source.start,
-            "stop": diagnosis.source.stop,
-            "findings": [asdict(finding) for finding in diagnosis.findings],
-        }
-        for diagnosis in diagnoses
-    ]
-    return json.dumps(entries, indent=1) + "\n"
-
-
-def to_table(diagnoses: Sequence[Diagnosis]) -> str:
-    """Counts by kind, and the sources with findings, as Markdown."""
-    lines = ["# What the doctor found", "", summary(diagnoses), ""]
-    lines += [
-        f"Silent: below {SILENT_DBFS:g} dBFS. Black: no part brighter than {BLACK_LEVEL:g} of 255. Frozen: no part "
-        f"changes by more than {STILL_LEVEL:g} of 255. All of a source: {_WHOLE:.0%} of it; a part: {_LONG_RUN:g} s.",
-        "",
-        "| finding | sources | of these excluded |",
-        "|---|---|---|",
-    ]
-    excluded = Counter(f.kind for diagnosis in diagnoses for f in diagnosis.findings if f.excludes)
-    lines += [f"| {kind} | {count} | {excluded[kind]} |" for kind, count, _ in _counted(diagnoses)]
-    lines += ["", "| source | split | finding | detail | what was done |", "|---|---|---|---|---|"]
-    for diagnosis in diagnoses:
-        for finding in diagnosis.findings:
-            cells = (diagnosis.source.key, diagnosis.source.split, finding.kind, finding.detail, finding.action)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write_report(diagnoses: Sequence[Diagnosis], cache: Cache) -> None:
-    """Writes ``doctor.json`` and ``doctor.md`` to the cache's folder."""
-    cache.write_text(cache.cache_dir / "doctor.json", to_json(diagnoses))
-    cache.write_text(cache.cache_dir / "doctor.md", to_table(diagnoses))
-
-
-def _counted(diagnoses: Sequence[Diagnosis]) -> Iterator[tuple[FindingKind, int, str]]:
-    """Kinds that were found, how often, and a note where none or only some were excluded."""
-    found = Counter(finding.kind for diagnosis in diagnoses for finding in diagnosis.findings)
-    excluded = Counter(f.kind for diagnosis in diagnoses for f in diagnosis.findings if f.excludes)
-    for kind in get_args(FindingKind):
-        if found[kind]:
-            out = excluded[kind]
-            yield kind, found[kind], " (excluded)" if out == found[kind] else f" ({out} excluded)" if out else " (kept)"
-
-
-def _entry_name(source: Source, cache: Cache, contents: Mapping[str, str | None] | None) -> str | None:
+def entry_name(source: Source, cache: Cache, contents: Mapping[str, str | None] | None) -> str | None:
     """Name of a source's entry; None where its content is not known yet, empty where its file cannot be read."""
     try:
         content = cache.content(source.path) if contents is None else contents.get(source.path, "")
@@ -232,9 +177,9 @@ def _flaws(source: Source, info: EntryInfo, cache: Cache) -> Iterator[tuple[Find
         ("frozen", "partly_frozen"): (facts.still, f"no part changes by more than {STILL_LEVEL:g} of 255"),
     }
     for (whole, part), (run, what) in runs.items():
-        if run >= _WHOLE * seconds:
+        if run >= WHOLE * seconds:
             yield whole, f"{seconds:g} s: {what}"
-        elif run >= _LONG_RUN:
+        elif run >= LONG_RUN:
             yield part, f"{run:g} of {seconds:g} s: {what}"
     for problem in facts.problems:
         yield from _header_flaw(problem, source)
