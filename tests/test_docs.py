@@ -1,6 +1,5 @@
 """README and pages: their commands and their Python run, in the order of each page, at a size that takes seconds."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -40,6 +39,7 @@ SHORTER = {
     ("predict", None): ["--generate.num_inference_steps", "2", "--generate.num_samples", "1"],
     ("render", None): ["--num_clips", "1"],
     ("evaluate", None): ["--examples", "1"],
+    ("export", None): [],
     ("calibrate", None): ["--scenes", "none", "--fit", "null", "--video_events", "impacts"],
 }
 # What is replaced in Python.
@@ -48,15 +48,9 @@ SMALLER = {
     "height=64, width=64": "height=16, width=16",
     "num_inference_steps=25": "num_inference_steps=2",
     "num_inference_steps=50": "num_inference_steps=2",
+    "num_inference_steps=10": "num_inference_steps=2",
     "batch_size=8": "batch_size=2, num_workers=0",
     "val_check_interval=500": "val_check_interval=2",
-}
-# Pages on what is merged later, by a module that comes with it; a page is expected to fail until then, and no longer.
-AWAITED = {
-    "docs/own_codec.md": "cmmd_lightning.codecs.config",
-    "docs/own_vocoder.md": "cmmd_lightning.codecs.config",
-    "docs/own_source.md": "cmmd_lightning.data.sources.folder",
-    "docs/own_measure.md": "cmmd_lightning.metrics.measure",
 }
 
 
@@ -198,10 +192,19 @@ def check_own_source(folder: Path, printed: str, names: dict) -> None:
         assert len(list((folder / f"runs/{run}/cache").rglob("*.safetensors"))) == count
 
 
+def check_export(folder: Path, printed: str, names: dict) -> None:
+    assert (folder / "with_sound/silent.wav").is_file()
+    assert names["frames"].shape == (1, 3, 24, 64, 64)
+    assert names["again"].hparams == names["model"].hparams
+    files = set(re.findall(r"^\| `(\w+\.\w+)`", PAGES["docs/export.md"], re.MULTILINE))
+    assert {path.name for path in (folder / "exported").iterdir()} == files - {"vocoder.onnx"}
+
+
 # What a page must have left behind.
 CHECKS = {
     "README.md": check_readme,
     "docs/train.md": check_train,
+    "docs/export.md": check_export,
     "docs/generate.md": check_generate,
     "docs/score.md": check_score,
     "docs/own_module.md": check_own_module,
@@ -211,9 +214,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", sorted(name for name, text in PAGES.items() if runs(text)))
-def test_a_page_runs(name, place, request):
-    if name in AWAITED and importlib.util.find_spec(AWAITED[name]) is None:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=f"awaits {AWAITED[name]}"))
+def test_a_page_runs(name, place):
     left = run_page(PAGES[name], place)
     if name in CHECKS:
         CHECKS[name](place, *left)

@@ -1,43 +1,15 @@
-"""The files around the code: the export's page runs; workflow, hooks and citation name what is there."""
+"""The files around the code: workflow, hooks and citation name what is there."""
 
 import re
 import runpy
-import shlex
 from configparser import ConfigParser
-from contextlib import chdir
 from pathlib import Path
 
-import pytest
 import yaml
-from command_line import cmmd
 
 from cmmd_lightning import __version__
-from cmmd_lightning.procedural import render
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs/export.md").read_text()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_page_on_export_runs_in_order(tmp_path):
-    pytest.importorskip("onnxscript")
-    settings = {"duration": 1.2, "fps": 20.0, "streams": "video", "num_workers": 0, "progress": False}
-    render("bounce", tmp_path / "silent", 1, 99, **settings)
-    (commands,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    for line in commands.splitlines():
-        done = cmmd(*shlex.split(line)[1:], cwd=tmp_path)
-        assert done.status == 0, done.err
-    assert sorted(path.name for path in (tmp_path / "with_sound").iterdir()) == [
-        *("clip_00000.mp4", "clip_00000.wav", "manifest.json"),
-    ]
-    names: dict = {}
-    with chdir(tmp_path):
-        for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
-            exec(compile(block, "docs/export.md", "exec"), names)
-    assert names["frames"].shape == (1, 3, 24, 64, 64)
-    assert names["again"].hparams == names["model"].hparams
-    files = set(re.findall(r"^\| `(\w+\.\w+)`", PAGE, re.MULTILINE))
-    assert {path.name for path in (tmp_path / "exported").iterdir()} == files - {"vocoder.onnx"}
 
 
 def test_the_workflow_calls_make_test_on_three_systems():
