@@ -546,6 +546,7 @@ def test_evaluate_with_a_checkpoint_gives_the_ceiling(home, tmp_path):
     ],
 )
 def test_evaluate_refuses_what_is_not_there(line, words, tmp_path):
+    write_sound(tmp_path / "clip.wav", torch.zeros(16000), 16000)
     done = cmmd(*line.split(), cwd=tmp_path)
     assert (done.status, len(done.errors)) == (1, 1), done.err
     assert words in done.errors[0]

@@ -161,9 +161,9 @@ def test_a_folder_of_another_class_or_with_weights_missing_never_gets_random_one
     from diffusers import AutoencoderTiny
     from safetensors.torch import load_file, save_file
 
-    AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8)).save_pretrained(
-        tmp_path / "t"
-    )
+    channels = {f"{part}_block_out_channels": (8, 8) for part in ("encoder", "decoder")}
+    blocks = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    AutoencoderTiny(**channels, **blocks).save_pretrained(tmp_path / "t")
     with pytest.raises(ValueError, match="AutoencoderKL folder, or a hub name, got one of AutoencoderTiny"):
         build_frame_codec({"kind": "autoencoder_kl", "path": str(tmp_path / "t")})
     small_vae(unshuffle=1).vae.save_pretrained(tmp_path / "k")

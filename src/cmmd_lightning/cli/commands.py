@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cmmd_lightning.cli.study_commands import ablate, calibrate, compare
+from cmmd_lightning.cli.usage import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,11 @@ def render(
         streams: both, video (silent mp4) or audio (wav).
         num_workers: Processes.
     """
+    from cmmd_lightning.procedural import SCENES
     from cmmd_lightning.procedural import render as render_clips
 
+    if isinstance(scene, str) and "." not in scene and scene not in SCENES:
+        raise UsageError(f"scene: expected one of {', '.join(SCENES)} or the class path of a Scene, got {scene!r}")
     paths = render_clips(
         scene,
         output_dir,

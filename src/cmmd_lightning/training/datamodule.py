@@ -125,7 +125,9 @@ class AudioVideoDataModule(pl.LightningDataModule):
         try:
             return source.sources(self.root, self.clip, self.seed)
         except (ValueError, OSError):
-            recorded = [] if Path(self.root).exists() or self.item != "clip" else recorded_sources(self.cache_dir)
+            root = Path(self.root).expanduser().absolute()
+            recorded = [] if root.exists() or self.item != "clip" else recorded_sources(self.cache_dir)
+            recorded = [one for one in recorded if Path(one.path).absolute().is_relative_to(root)]
             if not recorded:
                 raise
             line = "%s: no such folder; what was prepared of it is used: %s"
