@@ -178,8 +178,9 @@ def test_every_measure_is_logged_with_floor_and_ceiling(wrong):
     for task in TASKS:
         for name, entry in wrong["tasks"][task].items():
             assert values.pop(f"test/{task}/{name}") == entry["value"]
-            assert values.pop(f"test/{task}/{name}/floor") == entry["floor"]
-            assert values.pop(f"test/{task}/{name}/ceiling") == entry["ceiling"]
+            for other in ("floor", "ceiling"):  # what does not depend on the pairing has no floor, and logs none
+                assert values.pop(f"test/{task}/{name}/{other}", None) == entry[other]
+            assert entry["floor"] is not None or name == "clipped_samples"
     assert values == {}
 
 
