@@ -10,9 +10,9 @@ run.
 
 It needs torch, torchaudio and lightning with what comes with it, no diffusers and no av: the codec is a
 `ClipAutoencoderCodec` that has the latents' shape of the VAE in the configs. A training step is forward, backward and
-AdamW under bfloat16 autocast (float32 on a CPU), its data and draws on the device beforehand; its FLOPs are those of
-training/cost.py. A sampling is that of `cmmd predict` by default, 50 evaluations without guidance, with the decoding of
-the frames and without the vocoder.
+AdamW under bfloat16 autocast (SGD in float32 on a CPU), its data and draws on the device beforehand; its FLOPs are
+those of training/cost.py. A sampling is that of `cmmd predict` by default, 50 evaluations without guidance, with the
+decoding of the frames and without the vocoder.
 """
 
 from __future__ import annotations
@@ -110,7 +110,12 @@ class Setting:
         draws = draw_batch(shared, generators, self.objective, 0, range(batch), video.shape[1:], mel.shape[1:])
         draws = draws.to(self.device)
         negatives = (video.flip(0)[:, None], mel.flip(0)[:, None]) if term else None
-        optimizer = torch.optim.AdamW(self.network.parameters(), 1e-5, fused=True)
+        parameters = list(self.network.parameters())
+        optimizer: torch.optim.Optimizer
+        if self.device.type == "cuda":
+            optimizer = torch.optim.AdamW(parameters, 1e-5, fused=True)
+        else:  # AdamW reads its count of steps there, once a parameter
+            optimizer = torch.optim.SGD(parameters, 1e-5)
 
         def step() -> None:
             with self.precision():
