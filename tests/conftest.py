@@ -8,6 +8,15 @@ import pytest
 # before torch is imported, and for the processes that tests start: on small tensors, threads wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile librosa before the workers start: some tests call it themselves."""
+    if not hasattr(config, "workerinput"):
+        from cmmd_lightning.metrics.functional.with_librosa import load_librosa
+
+        load_librosa("tests")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

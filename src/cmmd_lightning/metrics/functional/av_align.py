@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cmmd_lightning.metrics.functional.events import Times, as_times
 from cmmd_lightning.metrics.functional.flow import flow_magnitude
+from cmmd_lightning.metrics.functional.with_librosa import load_librosa
 
 Variant = Literal["tempotokens-2025", "tempotokens-2024"]
 LEAST_FLOW: dict[Variant, float] = {"tempotokens-2025": 0.1, "tempotokens-2024": 0.0}
@@ -132,10 +133,7 @@ def librosa_onsets(sound: Tensor, sample_rate: int) -> Tensor:
     _check_finite(sound, "sound")
     if not sample_rate > 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    try:
-        import librosa
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("AV-Align's onsets need librosa: pip install 'cmmd-lightning[metrics]'") from error
+    librosa = load_librosa("AV-Align's onsets")
     if sound.numel() == 0:
         return torch.zeros(0, dtype=torch.float64)
     samples = librosa.resample(sound.detach().cpu().float().numpy(), orig_sr=sample_rate, target_sr=LIBROSA_RATE)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cmmd_lightning.metrics.functional.onsets import hop_samples, onset_strength
+from cmmd_lightning.metrics.functional.with_librosa import load_librosa
 
 TEMPO_STEPS = 4
 """Steps of the onset strength that are one for the tempo, whose search takes memory by the square of the rate."""
@@ -39,10 +40,7 @@ def detect_beats(sound: Tensor, sample_rate: int) -> Tensor:
         [0.2, 0.7, 1.2, 1.7]
     """
     strength = onset_strength(sound, sample_rate)
-    try:
-        import librosa
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("beats need librosa: pip install 'cmmd-lightning[metrics]'") from error
+    librosa = load_librosa("beats")
     hop = hop_samples(sample_rate)
     coarse = strength[: strength.numel() // TEMPO_STEPS * TEMPO_STEPS].reshape(-1, TEMPO_STEPS).amax(dim=1).numpy()
     if not coarse.any():
