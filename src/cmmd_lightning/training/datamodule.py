@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
@@ -125,9 +126,9 @@ class AudioVideoDataModule(pl.LightningDataModule):
         try:
             return source.sources(self.root, self.clip, self.seed)
         except (ValueError, OSError):
-            root = Path(self.root).expanduser().absolute()
-            recorded = [] if root.exists() or self.item != "clip" else recorded_sources(self.cache_dir)
-            recorded = [one for one in recorded if Path(one.path).absolute().is_relative_to(root)]
+            root = os.path.abspath(Path(self.root).expanduser())
+            recorded = [] if os.path.exists(root) or self.item != "clip" else recorded_sources(self.cache_dir)
+            recorded = [one for one in recorded if os.path.abspath(one.path).startswith(f"{root}{os.sep}")]
             if not recorded:
                 raise
             line = "%s: no such folder; what was prepared of it is used: %s"
@@ -206,12 +207,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         torch.distributed.monitored_barrier(group)
         if rank == 0:
             self.cache.reload()
-            inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
-            logger.info("%s; see %s", summary(inspections), self.cache.cache_dir / "doctor.md")
+            self._inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
+            logger.info("%s; see %s", summary(self._inspections), self.cache.cache_dir / "doctor.md")
         torch.distributed.monitored_barrier(group)
         torch.distributed.destroy_process_group(group)
-        self.cache.reload()
-        self._inspections = kept_report(self.cache)
+        if rank > 0:
+            self.cache.reload()
+            self._inspections = kept_report(self.cache)
 
     def _kept(self) -> list[Source]:
         """Find the sources that the data report does not exclude; their entries are known then."""
