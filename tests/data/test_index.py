@@ -51,9 +51,8 @@ def data_of(folder: Path, cache_dir: Path) -> AudioVideoDataModule:
 
 
 def test_a_start_does_everything_once_and_the_next_one_reads_no_header(
-    prepared: Prepared, tmp_path: Path, spied: Counter[str], monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, spied: Counter[str]
 ) -> None:
-    monkeypatch.setattr(Cache, "hold", lambda *_: None)  # which reads the tensors
     first = data_of(prepared.folder, tmp_path)
     assert (spied["codec"], spied["cache"], spied["report"]) == (1, 1, 1)
     headers = {name: count for name, count in spied.items() if name.startswith("header")}
@@ -103,6 +102,29 @@ def test_a_damaged_index_or_entry_costs_time_only(prepare_into: Run, tmp_path: P
     entry.write_bytes(entry.read_bytes()[:-1])
     assert prepare_into(tmp_path).report.prepared == [made.report.inspections[0].source.key]
     assert json.loads((tmp_path / "doctor.json").read_text())[0]["findings"] == []
+
+
+def test_an_index_of_the_former_layout_is_written_anew(prepare_into: Run, tmp_path: Path) -> None:
+    made = prepare_into(tmp_path)
+    index = tmp_path / "index.sqlite"
+    with sqlite3.connect(index) as file:
+        rows = file.execute("SELECT name, size, mtime_ns, num_frames, header FROM headers").fetchall()
+        file.execute("DROP TABLE headers")
+        file.execute("CREATE TABLE headers (name TEXT PRIMARY KEY, header TEXT)")
+        file.execute("CREATE TABLE entries (name TEXT PRIMARY KEY, size, mtime_ns, num_frames)")
+        file.executemany("INSERT INTO headers VALUES (?, ?)", [(name, header) for name, *_, header in rows])
+        file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", [row[:4] for row in rows])
+        file.execute("UPDATE state SET fingerprint = 'of the former version'")
+    assert prepare_into(tmp_path).report.inspections == made.report.inspections
+    with sqlite3.connect(index) as file:
+        assert file.execute("SELECT * FROM headers ORDER BY name").fetchall() == sorted(rows)
+        assert file.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entries'").fetchone() == (0,)
+
+
+def test_a_cache_that_was_removed_is_made_again_by_the_same_data_module(prepared: Prepared, tmp_path: Path) -> None:
+    data = data_of(prepared.folder, tmp_path)
+    shutil.rmtree(tmp_path / "entries")
+    assert sorted(data.prepare().prepared) == sorted(source.key for source in prepared.sources)
 
 
 def test_shares_are_of_files_not_of_segments(prepare_into: Run, tmp_path: Path) -> None:

@@ -40,11 +40,10 @@ def keep_report(
     """
     sources = sorted(sources, key=lambda source: source.key)
     fingerprint = fingerprint_of(sources, cache, exclude, contents)
-    rows = list(cache.index.report(fingerprint)) if (cache.cache_dir / "doctor.md").exists() else []
-    inspections = [
-        Inspection(source, _findings(found), entry) for source, (_, entry, found) in zip(sources, rows, strict=False)
-    ]
-    if not rows or len(rows) != len(sources):
+    there = (cache.cache_dir / "doctor.md").exists()
+    rows = zip(sources, cache.index.report(fingerprint) if there else (), strict=False)
+    inspections = [Inspection(source, _findings(found), entry) for source, (_, entry, found) in rows]
+    if not inspections or len(inspections) < len(sources):
         inspections = inspect_sources(sources, cache, exclude=exclude, contents=contents)
         found = [(i, [asdict(finding) for finding in i.findings]) for i in inspections]
         cache.write_index(fingerprint, [(json.dumps(vars(i.source)), i.entry, json.dumps(f)) for i, f in found])

@@ -20,7 +20,7 @@ from torch import Tensor
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.data.preprocess.content import ContentHashes
-from cmmd_lightning.data.preprocess.entry import EntryInfo, EntryWriter, Moments, entry_bytes
+from cmmd_lightning.data.preprocess.entry import EntryInfo, EntryWriter, Moments, entry_bytes, with_tuples
 from cmmd_lightning.data.preprocess.facts import Facts
 from cmmd_lightning.data.preprocess.index import Entry, Index
 from cmmd_lightning.data.preprocess.leftovers import machine, remove_leftovers, write_text
@@ -146,6 +146,13 @@ class Cache:
             with suppress(ValueError, KeyError, TypeError):
                 yield key, EntryInfo.parse(text, entries[key].size)
 
+    def moments(self, keys: Iterable[str]) -> Iterator[tuple[str, Moments]]:
+        """Give names of entries and the sums in their headers: as `infos`, in a fraction of the time."""
+        there = {key for key in keys if self.entry(key)}
+        yield from ((key, info.moments) for key, info in self.infos(there & self._headers.keys()))
+        for key, text in self.index.headers(there - self._headers.keys(), "$.moments"):
+            yield key, Moments(**with_tuples(json.loads(text)))
+
     def entry(self, key: str) -> Entry | None:
         """Find size and length of an entry; None where there is none, or the file is damaged.
 
@@ -204,28 +211,6 @@ class Cache:
         """
         times = start + torch.arange(writer.num_frames, dtype=torch.float64) / self.clip.fps
         writer.finish(times, facts)
-
-    def write(
-        self, key: str, mean: Tensor, logvar: Tensor, mel: Tensor, *, start: float = 0.0, facts: Facts | None = None
-    ) -> None:
-        """Writes an entry, whole or not at all.
-
-        Args:
-            key: Its name.
-            mean: (F, C, h, w), posterior means in the codec's raw units.
-            logvar: (F, C, h, w), log-variances.
-            mel: (M, L), raw log-Mel.
-            start: Time of frame 0, in seconds from the start of the media.
-            facts: What was measured of the media.
-        """
-        shape = (mean.shape[1], mean.shape[2], mean.shape[3])
-        writer = self.writer(key, len(mean), mel.shape[1], shape)
-        try:
-            writer.add_latents(mean.half(), logvar.half())
-            writer.add_mel(mel.float().t())
-            self.finish(writer, start=start, facts=facts or Facts())
-        finally:
-            writer.abandon()
 
     def write_failure(self, key: str, failure: FailureRecord) -> None:
         """Records that the media behind a name cannot be used."""

@@ -117,11 +117,13 @@ class EntryInfo:
             ValueError, KeyError, TypeError: If it is not one.
         """
         header = json.loads(text)
-        parts: list[dict[str, Any]] = [
-            {name: tuple(value) if isinstance(value, list) else value for name, value in header[part].items()}
-            for part in ("moments", "facts")
-        ]
-        return cls(header["num_frames"], header["mel_frames"], num_bytes, Moments(**parts[0]), Facts(**parts[1]))
+        moments, facts = Moments(**with_tuples(header["moments"])), Facts(**with_tuples(header["facts"]))
+        return cls(header["num_frames"], header["mel_frames"], num_bytes, moments, facts)
+
+
+def with_tuples(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a header with its lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
 
 def tensor_shapes(

@@ -60,10 +60,10 @@ class Index:
             name: Entry(*rest) for name, *rest in self._rows("SELECT name, size, mtime_ns, num_frames FROM headers")
         }
 
-    def headers(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Give names and headers' texts of those entries that are here."""
-        query = "SELECT name, header FROM headers WHERE name IN (SELECT value FROM json_each(?))"
-        return self._rows(query, json.dumps(list(names)))
+    def headers(self, names: Iterable[str], part: str = "$") -> Iterator[tuple[str, str]]:
+        """Give names and headers, or a part of these by its path in JSON, of those entries that are here."""
+        query = "SELECT name, json_extract(header, ?) FROM headers WHERE name IN (SELECT value FROM json_each(?))"
+        return self._rows(query, part, json.dumps(list(names)))
 
     def report(self, fingerprint: str | None = None) -> Iterator[tuple[str, str, str]]:
         """Give the rows of the data report (source, entry, findings), if it is of that fingerprint, or of any."""

@@ -95,11 +95,13 @@ def measure_statistics(cache: Cache, keys: Iterable[str]) -> Statistics:
     stored = _load(path)
     if stored is not None:
         return stored
-    moments = {key: info.moments for key, info in cache.infos(ordered)}
     for key in ordered:
-        if key not in moments:
+        if cache.entry(key) is None:
             raise ValueError(f"{cache.path(key)}: expected a cache entry, got none; run prepare first")
-    statistics = Statistics.of(moments.values())
+    statistics = Statistics.of(moments for _, moments in cache.moments(ordered))
+    if statistics.num_entries < len(ordered):
+        got = f"got {statistics.num_entries}: remove it and run prepare again"
+        raise ValueError(f"{cache.index.path}: expected the headers of {len(ordered)} entries, {got}")
     write_text(path, json.dumps(statistics.to_dict(), indent=2))
     return statistics
 
