@@ -176,7 +176,7 @@ class Cache:
 
     def adopt(self, names: Mapping[Source, str]) -> None:
         """Take the names of sources' entries as they are: their media need not be there any more."""
-        self._names.update({(source.path, source.start, source.stop): name for source, name in names.items()})
+        self._names = {(source.path, source.start, source.stop): name for source, name in names.items()}
 
     def write_index(self, fingerprint: str, report: Iterable[tuple[str, str, str]]) -> None:
         """Write the index: what was read of headers since, and the data report."""
