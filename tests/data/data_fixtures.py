@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data import Cache, ClipSpec, PrepareReport, Source
+from cmmd_lightning.data.preprocess.entry import Moments, Sums
 from cmmd_lightning.data.preprocess.facts import Facts
 from cmmd_lightning.media import write_video
 
@@ -59,3 +60,11 @@ def write_entry(cache: Cache, key: str, mean: Tensor, logvar: Tensor, mel: Tenso
         cache.finish(writer, start=start, facts=Facts())
     finally:
         writer.abandon()
+
+
+def moments_of(mean: Tensor, logvar: Tensor, mel: Tensor) -> Moments:
+    """Moments of latents (F, C, h, w), as mean and log-variance, and of a log-Mel (L, M)."""
+    sums = Sums(mean.shape[1])
+    sums.add_latents(mean, logvar)
+    sums.add_mel(mel)
+    return sums.moments()

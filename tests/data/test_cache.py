@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_fixtures import CLIP, mel_of, write_entry
+from data_fixtures import CLIP, mel_of, moments_of, write_entry
 from safetensors.torch import load_file
 
 from cmmd_lightning.codecs import CodecConfig, LogMel, build_frame_codec
 from cmmd_lightning.data import Cache, Source
-from cmmd_lightning.data.preprocess.cache import Moments
 from cmmd_lightning.data.preprocess.content import ContentHashes
 
 F, C, H, W, M, L = 20, 4, 3, 5, 16, 160
@@ -62,7 +61,7 @@ def test_header_times_and_reproducible_bytes(cache: Cache, tensors: dict[str, to
     info = cache.info("ab12")
     assert info is not None
     assert (info.num_frames, info.mel_frames, info.num_bytes) == (F, L, len(first))
-    assert info.moments == Moments.of(tensors["mean"], tensors["logvar"], tensors["mel"].t().contiguous())
+    assert info.moments == moments_of(tensors["mean"], tensors["logvar"], tensors["mel"].t().contiguous())
     expected = 0.5 + torch.arange(F, dtype=torch.float64) / 10
     assert torch.equal(load_file(cache.path("ab12"))["times"], expected)
     write_entry(cache, "ab12", **tensors, start=0.5)

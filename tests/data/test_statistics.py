@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_fixtures import CLIP, Prepared, mel_of, write_entry
+from data_fixtures import CLIP, Prepared, mel_of, moments_of, write_entry
 
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
 from cmmd_lightning.data import Cache, Statistics, measure_statistics
-from cmmd_lightning.data.preprocess.cache import Moments
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_statistics_are_stored_by_their_set_of_entries(cache: Cache) -> None:
 
 
 def test_a_channel_that_never_changes_keeps_a_finite_scale() -> None:
-    moments = Moments.of(torch.full((2, 1, 4, 4), 0.3), torch.full((2, 1, 4, 4), -30.0), torch.zeros(4, 4))
+    moments = moments_of(torch.full((2, 1, 4, 4), 0.3), torch.full((2, 1, 4, 4), -30.0), torch.zeros(4, 4))
     measured = Statistics.of([moments])
     assert measured.latent_shift[0] == pytest.approx(0.3)
     assert measured.latent_scale == (1e-5,)

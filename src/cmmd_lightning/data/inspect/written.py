@@ -47,7 +47,8 @@ def keep_report(
         inspections = inspect_sources(sources, cache, exclude=exclude, contents=contents)
         found = [(i, [asdict(finding) for finding in i.findings]) for i in inspections]
         cache.write_index(fingerprint, [(json.dumps(vars(i.source)), i.entry, json.dumps(f)) for i, f in found])
-        write_report(inspections, cache)
+        write_text(cache.cache_dir / "doctor.json", to_json(inspections))
+        write_text(cache.cache_dir / "doctor.md", to_table(inspections))
     return inspections
 
 
@@ -91,14 +92,8 @@ def summary(inspections: Sequence[Inspection]) -> str:
 def to_json(inspections: Sequence[Inspection]) -> str:
     """A list with one entry per source, sorted by key: ``path``, ``key``, ``split``, the stretch, ``findings``."""
     entries = [
-        {
-            "path": inspection.source.path,
-            "key": inspection.source.key,
-            "split": inspection.source.split,
-            "start": inspection.source.start,
-            "stop": inspection.source.stop,
-            "findings": [asdict(finding) for finding in inspection.findings],
-        }
+        {name: getattr(inspection.source, name) for name in ("path", "key", "split", "start", "stop")}
+        | {"findings": [asdict(finding) for finding in inspection.findings]}
         for inspection in inspections
     ]
     return json.dumps(entries, indent=1) + "\n"
@@ -122,12 +117,6 @@ def to_table(inspections: Sequence[Inspection]) -> str:
             cells = (inspection.source.key, inspection.source.split, finding.kind, finding.detail, finding.action)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def write_report(inspections: Sequence[Inspection], cache: Cache) -> None:
-    """Writes ``doctor.json`` and ``doctor.md`` to the cache's folder."""
-    write_text(cache.cache_dir / "doctor.json", to_json(inspections))
-    write_text(cache.cache_dir / "doctor.md", to_table(inspections))
 
 
 def _counted(inspections: Sequence[Inspection]) -> Iterator[tuple[FindingKind, int, str]]:

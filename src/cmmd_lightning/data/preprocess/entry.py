@@ -40,14 +40,6 @@ class Moments:
     mel_square: float
     mel_count: int
 
-    @classmethod
-    def of(cls, mean: Tensor, logvar: Tensor, mel: Tensor) -> Moments:
-        """Moments of latents (F, C, h, w), as mean and log-variance, and of a log-Mel (L, M)."""
-        sums = Sums(mean.shape[1])
-        sums.add_latents(mean, logvar)
-        sums.add_mel(mel)
-        return sums.moments()
-
 
 class Sums:
     """`Moments` in the making: the same digits in whatever pieces the entry comes, and for any number of threads.
