@@ -258,6 +258,7 @@ def test_options_that_are_the_sources_now_name_it(option, successor):
         "--data.source: Expected a dot import path string: Mine",
         "--trainer.logger: Expected a dot import path string: csv",
         "cmmd_lightning.data.sources: expected a folder",
+        "films/data.table: expected a CSV file, got No such file or directory",
     ],
 )
 def test_other_messages_are_left_as_they_are(message):

@@ -13,7 +13,7 @@ class UsageError(ValueError):
 
 def with_successor(message: str) -> str:
     """Name what has taken the place of an option or a name that an error of the parser is about."""
-    option = re.search(r"\bdata\.(\w+)", message)
+    option = re.search(r"(?:^|--|: )data\.(\w+): ", message)
     if option:  # of the data module once, of its source now
         flag = {"segments": "table"}.get(option[1], option[1])
         known = {name: [one.name for one in arguments_of("cmmd_lightning.data.sources", name)] for name in SOURCES}
