@@ -13,10 +13,12 @@ from lightning.pytorch import Trainer
 
 from cmmd_lightning import CMMD, AudioVideoDataModule, ClipSpec, FrameAutoencoderModule, NetworkSpec, ObjectiveSpec
 from cmmd_lightning.cli.commands import COMMANDS
+from cmmd_lightning.cli.dispatch import _with_options_behind_classes, run
 from cmmd_lightning.cli.flags import GROUPS, OF_COMMAND, nearest
 from cmmd_lightning.cli.help import FUNCTIONS, LIGHTNING, page
 from cmmd_lightning.cli.messages import one_line
 from cmmd_lightning.cli.signatures import arguments_of
+from cmmd_lightning.cli.usage import UsageError, with_successor
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.media import write_sound
 from cmmd_lightning.prediction.requests import GenerationSpec
@@ -172,6 +174,14 @@ QUICK = "fit --config quickstart.yaml"
         (f"{QUICK} --model.objective.bound x", "--model.objective.bound: expected one of linear, hinge, infonce*"),
         (f"{QUICK} --model.schedule_shift x", "--model.schedule_shift: expected a number, got x"),
         (f"{QUICK} --trainer.logger CSVLogger", "*--trainer.logger.init_args.save_dir is missing: cmmd fit --help*"),
+        (f"{QUICK} --data.source Segments", "*--data.source.init_args.table is missing: cmmd fit --help*"),
+        (f"{QUICK} --data.source Aist --data.source.cam x", "*Aist: Option 'cam' is not accepted"),
+        (
+            f"{QUICK} --data.source epic_sounds --data.source.annotations x",
+            "--data.source: Expected * string: epic_sounds; with settings of its own: --data.source EpicSounds",
+        ),
+        (f"{QUICK} --data.segments x", "--data.segments: now --data.source.table, of --data.source Segments"),
+        (f"{QUICK} --config moved.yaml", "moved.yaml: data.annotations: now --data.source.annotations, of *"),
         ("fit", "data: expected a folder of media files, got nothing there: name yours by --data.root"),
         ("evaluate --task joint", "--generated is missing: cmmd evaluate --help says what it is"),
         ("render bounce", "output_dir is missing: cmmd render --help says what it is"),
@@ -189,6 +199,7 @@ def test_typical_mistakes_are_answered_in_one_line(line, answer, tmp_path):
     (tmp_path / "wrong.yaml").write_text("model: {class_path: cmmd_lightning.CMMD, init_args: {lr: 1}}")
     (tmp_path / "section.yaml").write_text("modle: {}")
     (tmp_path / "broken.yaml").write_text("model: [")
+    (tmp_path / "moved.yaml").write_text("data: {annotations: x}")
     (tmp_path / "text.ckpt").write_text("text")
     done = cmmd(*line.split(), cwd=tmp_path)
     assert done.status in (1, 2)
@@ -220,6 +231,67 @@ def test_configs_and_checkpoints_of_classes_of_ones_own_are_left_to_the_parser(t
     done = cmmd("fit", "--config", "own.yaml", cwd=tmp_path)
     assert "mine" in done.errors[0]
     assert "did you mean" not in done.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "successor"),
+    [
+        ("annotations", "annotations, of --data.source Aist, EpicSounds"),
+        ("cameras", "cameras, of --data.source Aist"),
+        ("max_segment_seconds", "max_segment_seconds, of --data.source EpicSounds"),
+        ("render_clips", "render_clips, of --data.source Folder"),
+        ("segments", "table, of --data.source Segments"),
+        ("short_segments", "short_segments, of --data.source EpicSounds"),
+        ("val_fraction", "val_fraction, of --data.source Folder, Aist, Grid, Segments"),
+    ],
+)
+def test_options_that_are_the_sources_now_name_it(option, successor):
+    with pytest.raises(UsageError) as refused:
+        run(["prepare", f"--data.{option}", "x"])
+    assert with_successor(str(refused.value)) == f"--data.{option}: now --data.source.{successor}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "--data.batch: did you mean --data.batch_size? cmmd fit --help lists them",
+        "--data.source: Expected a dot import path string: Mine",
+        "--trainer.logger: Expected a dot import path string: csv",
+        "cmmd_lightning.data.sources: expected a folder",
+        "films/data.table: expected a CSV file, got No such file or directory",
+    ],
+)
+def test_other_messages_are_left_as_they_are(message):
+    assert with_successor(message) == message
+
+
+@pytest.mark.parametrize(
+    ("typed", "ordered"),
+    [
+        ("--data.source.annotations x --data.source Aist", "--data.source Aist --data.source.annotations x"),
+        ("--a.b.c 1 --a.b.d=2 --e f g --a.b=X --a.b.e 3", "--e f g --a.b=X --a.b.c 1 --a.b.d=2 --a.b.e 3"),
+        ("--a.b.c.d 1 --a.b.c X --a.b Y", "--a.b Y --a.b.c X --a.b.c.d 1"),
+        ("--config a --a.b 1 --config b --a.b 2", "--config a --a.b 1 --config b --a.b 2"),
+        ("scene --seed 3 out", "scene --seed 3 out"),
+        ("--a.b+=X --a.b.c 1 --a.b+=Y", "--a.b+=X --a.b.c 1 --a.b+=Y"),
+        ("", ""),
+    ],
+)
+def test_options_of_a_class_go_behind_the_class(typed, ordered):
+    assert _with_options_behind_classes(typed.split()) == ordered.split()
+
+
+def test_a_class_may_be_named_after_its_options(tmp_path):
+    (tmp_path / "videos").mkdir()
+    line = f"{QUICK} --data.root videos --data.source.annotations gone --data.source EpicSounds"
+    done = cmmd(*line.split(), cwd=tmp_path)
+    assert done.errors[0].startswith("cmmd: error: gone: expected EPIC_Sounds_train.csv or ")
+
+
+def test_the_page_names_what_a_source_may_be():
+    assert "  --data.source DataSource | list[Source] | {folder,aist,epic_sounds,grid} (default folder)" in page(
+        "prepare"
+    )
 
 
 def test_short_names_of_tasks(tmp_path):

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from cmmd_lightning.codecs import FrameCodec, LogMel
 from cmmd_lightning.data import Cache, ClipSpec, PrepareReport, Source
+from cmmd_lightning.data.preprocess.entry import Moments, Sums
+from cmmd_lightning.data.preprocess.facts import Facts
 from cmmd_lightning.media import write_video
 
 CLIP = ClipSpec(num_frames=8, fps=10.0, height=32, width=32, sample_rate=8000, n_fft=256, hop_length=100, n_mels=16)
@@ -47,3 +49,22 @@ class Prepared:
 def entry_bytes(cache_dir: Path) -> dict[str, bytes]:
     """Content of every entry of a cache, by name."""
     return {path.name: path.read_bytes() for path in sorted((cache_dir / "entries").rglob("*.safetensors"))}
+
+
+def write_entry(cache: Cache, key: str, mean: Tensor, logvar: Tensor, mel: Tensor, start: float = 0.0) -> None:
+    """An entry of latents (F, C, h, w), as mean and log-variance, and of a log-Mel (M, L)."""
+    writer = cache.writer(key, len(mean), mel.shape[1], (mean.shape[1], mean.shape[2], mean.shape[3]))
+    try:
+        writer.add_latents(mean.half(), logvar.half())
+        writer.add_mel(mel.float().t())
+        cache.finish(writer, start=start, facts=Facts())
+    finally:
+        writer.abandon()
+
+
+def moments_of(mean: Tensor, logvar: Tensor, mel: Tensor) -> Moments:
+    """Moments of latents (F, C, h, w), as mean and log-variance, and of a log-Mel (L, M)."""
+    sums = Sums(mean.shape[1])
+    sums.add_latents(mean, logvar)
+    sums.add_mel(mel)
+    return sums.moments()

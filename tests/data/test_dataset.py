@@ -261,7 +261,6 @@ def test_an_example_follows_from_seed_position_and_index_alone(prepared: Prepare
         Cache(str(prepared.cache.cache_dir), CLIP, prepared.codec, prepared.mel),
         negatives=NegativeSpec(3),
         seed=1,
-        in_memory=False,
     )
     torch.manual_seed(5)
     late = fresh[30, 3]

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import os
 import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import pytest
 from data_fixtures import CLIP, Prepared, write_clip
 
 from cmmd_lightning import AudioVideoDataModule
-from cmmd_lightning.data import Cache, Folder, Source
+from cmmd_lightning.data import Cache, Folder, Source, of_split
 from cmmd_lightning.data.inspect import written
 from cmmd_lightning.data.inspect.written import keep_report, kept_report
 from cmmd_lightning.data.preprocess import cache as cache_module
@@ -51,9 +53,8 @@ def data_of(folder: Path, cache_dir: Path) -> AudioVideoDataModule:
 
 
 def test_a_start_does_everything_once_and_the_next_one_reads_no_header(
-    prepared: Prepared, tmp_path: Path, spied: Counter[str], monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, spied: Counter[str]
 ) -> None:
-    monkeypatch.setattr(Cache, "hold", lambda *_: None)  # which reads the tensors
     first = data_of(prepared.folder, tmp_path)
     assert (spied["codec"], spied["cache"], spied["report"]) == (1, 1, 1)
     headers = {name: count for name, count in spied.items() if name.startswith("header")}
@@ -67,6 +68,8 @@ def test_a_start_does_everything_once_and_the_next_one_reads_no_header(
 
 def test_training_does_not_need_the_media(media_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(media_folder, tmp_path / "media")
+    for path in (tmp_path / "media").rglob("*.mp4"):
+        os.utime(path, ns=(10**18, 10**18))  # settled: content hashes are put on record
     before = data_of(tmp_path / "media", tmp_path / "cache")
     shutil.rmtree(tmp_path / "media")
     after = data_of(tmp_path / "media", tmp_path / "cache")
@@ -103,6 +106,57 @@ def test_a_damaged_index_or_entry_costs_time_only(prepare_into: Run, tmp_path: P
     entry.write_bytes(entry.read_bytes()[:-1])
     assert prepare_into(tmp_path).report.prepared == [made.report.inspections[0].source.key]
     assert json.loads((tmp_path / "doctor.json").read_text())[0]["findings"] == []
+
+
+def test_an_index_of_the_former_layout_is_written_anew(prepare_into: Run, tmp_path: Path) -> None:
+    made = prepare_into(tmp_path)
+    index = tmp_path / "index.sqlite"
+    with sqlite3.connect(index) as file:
+        rows = file.execute("SELECT name, size, mtime_ns, num_frames, header FROM headers").fetchall()
+        file.execute("DROP TABLE headers")
+        file.execute("CREATE TABLE headers (name TEXT PRIMARY KEY, header TEXT)")
+        file.execute("CREATE TABLE entries (name TEXT PRIMARY KEY, size, mtime_ns, num_frames)")
+        file.executemany("INSERT INTO headers VALUES (?, ?)", [(name, header) for name, *_, header in rows])
+        file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", [row[:4] for row in rows])
+        file.execute("UPDATE state SET fingerprint = 'of the former version'")
+    assert prepare_into(tmp_path).report.inspections == made.report.inspections
+    with sqlite3.connect(index) as file:
+        assert file.execute("SELECT * FROM headers ORDER BY name").fetchall() == sorted(rows)
+        assert file.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entries'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("clips_per_source", "val", "test"),
+    [(1, 2, 2), (2, 4, 4), (None, 5, 5), ({"val": 2}, 4, 2), ({"val": 1, "test": None}, 2, 5), ({}, 2, 2)],
+)
+def test_clips_per_source_are_one_number_or_one_by_split(
+    prepared: Prepared, clips_per_source: int | dict[str, int | None] | None, val: int, test: int
+) -> None:
+    sources = [replace(source, split="test") for source in of_split(prepared.sources, "val")]  # of 20 and 30 frames
+    for split, count in (("val", val), ("test", test)):
+        data = AudioVideoDataModule(
+            str(prepared.folder),
+            str(prepared.cache.cache_dir),
+            clip=CLIP,
+            num_workers=0,
+            source=[*prepared.sources, *(replace(one, key=f"test/{one.key}") for one in sources)],
+            clips_per_source=clips_per_source,
+            exclude=(),
+        )
+        data.setup({"val": "validate", "test": "test"}[split])
+        assert len(data.datasets[split]) == count
+
+
+@pytest.mark.parametrize("wrong", [0, -1, {"val": 0}, {"train": 1}])
+def test_wrong_clips_per_source_are_named(wrong: int | dict[str, int | None]) -> None:
+    with pytest.raises(ValueError, match=r"clips_per_source: expected a number from 1 or null.*, got "):
+        AudioVideoDataModule(clips_per_source=wrong)
+
+
+def test_a_cache_that_was_removed_is_made_again_by_the_same_data_module(prepared: Prepared, tmp_path: Path) -> None:
+    data = data_of(prepared.folder, tmp_path)
+    shutil.rmtree(tmp_path / "entries")
+    assert sorted(data.prepare().prepared) == sorted(source.key for source in prepared.sources)
 
 
 def test_shares_are_of_files_not_of_segments(prepare_into: Run, tmp_path: Path) -> None:

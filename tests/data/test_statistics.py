@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_fixtures import CLIP, Prepared, mel_of
+from data_fixtures import CLIP, Prepared, mel_of, moments_of, write_entry
 
 from cmmd_lightning.codecs import CodecConfig, build_frame_codec
 from cmmd_lightning.data import Cache, Statistics, measure_statistics
-from cmmd_lightning.data.preprocess.cache import Moments
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def filled(cache: Cache, lengths: tuple[int, ...]) -> tuple[list[str], np.ndarra
         logvar = torch.randn(length, 3, 4, 4, generator=generator).half() - 1
         mel = torch.randn(16, 8 * length, generator=generator) * 2 - 5
         keys.append(f"{number:02x}")
-        cache.write(keys[-1], mean, logvar, mel)
+        write_entry(cache, keys[-1], mean, logvar, mel)
         means.append(mean.double().transpose(0, 1).reshape(3, -1).numpy())
         logvars.append(logvar.double().transpose(0, 1).reshape(3, -1).numpy())
         mels.append(mel.double().flatten().numpy())
@@ -66,6 +65,7 @@ def test_statistics_are_stored_by_their_set_of_entries(cache: Cache) -> None:
     assert {json.loads(file.read_text())["num_entries"] for file in files} == {2, 3}
     for key in keys:
         cache.path(key).unlink()
+    cache.reload()
     assert measure_statistics(cache, reversed(keys)) == three
     with pytest.raises(ValueError, match="expected a cache entry, got none; run prepare first"):
         measure_statistics(cache, keys[1:])
@@ -74,7 +74,7 @@ def test_statistics_are_stored_by_their_set_of_entries(cache: Cache) -> None:
 
 
 def test_a_channel_that_never_changes_keeps_a_finite_scale() -> None:
-    moments = Moments.of(torch.full((2, 1, 4, 4), 0.3), torch.full((2, 1, 4, 4), -30.0), torch.zeros(4, 4))
+    moments = moments_of(torch.full((2, 1, 4, 4), 0.3), torch.full((2, 1, 4, 4), -30.0), torch.zeros(4, 4))
     measured = Statistics.of([moments])
     assert measured.latent_shift[0] == pytest.approx(0.3)
     assert measured.latent_scale == (1e-5,)

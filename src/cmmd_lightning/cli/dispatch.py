@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def run(args: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         sys.stdout.write(page(command) + "\n")
         return 0
-    rest = resolve_config_flags(_with_whole_names(rest))
+    rest = resolve_config_flags(_with_whole_names(_with_options_behind_classes(rest)))
     check_flags(command, rest)
     rest = ["--help" if arg == "--help_all" else arg for arg in rest]
     if command in OF_COMMAND:
@@ -97,6 +98,20 @@ def run(args: list[str]) -> int:
     positional = command == "render"
     options: dict[str, Any] = {"as_positional": positional, "exit_on_error": False, "prog": f"cmmd {command}"}
     return int(auto_cli(COMMANDS[command], args=rest, **options) or 0)
+
+
+def _with_options_behind_classes(args: list[str]) -> list[str]:
+    """The arguments with those such as ``--data.source.table`` behind ``--data.source``, where they have a meaning."""
+    starts = [0, *(i for i, arg in enumerate(args) if i and arg.startswith("--")), len(args)]
+    options = [args[start:stop] for start, stop in pairwise(starts)]
+    names = [option[0].partition("=")[0] if option else "" for option in options]
+    last = {name: place for place, name in enumerate(names)}
+
+    def place_of(number: int) -> tuple[int, int]:
+        *classes, name = accumulate(names[number].split("."), "{}.{}".format)
+        return max([number, *(last.get(one, 0) for one in classes)]), name.count(".")
+
+    return [arg for number in sorted(range(len(options)), key=place_of) for arg in options[number]]
 
 
 def _with_whole_names(args: list[str]) -> list[str]:

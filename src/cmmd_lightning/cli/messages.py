@@ -37,9 +37,8 @@ def one_line(error: BaseException, args: list[str]) -> str:
     text = re.sub(r"typing\.Literal\[(.*?)\]", lambda found: "one of " + found[1].replace("'", ""), text)
     text = re.sub(r"<class '(\w+)'>", lambda found: _TYPES.get(found[1], found[1]), text)
     text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
-    dashes = (
-        "" if command == "render" else "--trainer.logger.init_args." if "trainer.logger" in str(keys) + text else "--"
-    )
+    within = [*keys, *re.findall(r'Parser key "([\w.]+)"', text)]
+    dashes = "" if command == "render" else f"--{within[0]}.init_args." if within else "--"
     missing = rf"{dashes}\1 is missing: cmmd {command} --help says what it is"
     text = re.sub(r"the following arguments are required: (\w+)", missing, text)
     text = re.sub(r"unrecognized arguments: (.*)", r"\1: expected a flag; files go behind --generate.inputs", text)

@@ -107,7 +107,8 @@ def _kind(annotation: ast.expr | None, module: str) -> tuple[str, tuple[Argument
         except KeyError:
             return text, ()
         if isinstance(node, ast.ClassDef):
-            return "", arguments_of(home, node.name)
+            parts = arguments_of(home, node.name)
+            return "" if parts else node.name, parts
         return _kind(node, home) if isinstance(node, ast.expr) else (text, ())
     return text, ()
 

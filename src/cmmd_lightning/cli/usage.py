@@ -2,19 +2,9 @@
 
 import re
 
-# Options of the data module that are its source's now, and the sources that have them.
-_MOVED = {
-    "annotations": "Aist, EpicSounds",
-    "cameras": "Aist",
-    "max_segment_seconds": "EpicSounds",
-    "render_clips": "Folder",
-    "render_scene": "Folder",
-    "segments": "Segments",
-    "short_segments": "EpicSounds",
-    "test_fraction": "Folder, Grid, Segments",
-    "val_fraction": "Folder, Aist, Grid, Segments",
-}
-_CLASSES = {"folder": "Folder", "aist": "Aist", "epic_sounds": "EpicSounds", "grid": "Grid"}
+from cmmd_lightning.cli.signatures import arguments_of
+
+SOURCES = ("Folder", "Aist", "EpicSounds", "Grid", "Segments")
 
 
 class UsageError(ValueError):
@@ -23,10 +13,13 @@ class UsageError(ValueError):
 
 def with_successor(message: str) -> str:
     """Name what has taken the place of an option or a name that an error of the parser is about."""
-    moved = re.search(rf"\bdata\.({'|'.join(_MOVED)})\b", message)
-    if moved:
-        flag = {"segments": "table"}.get(moved[1], moved[1])
+    option = re.search(r"(?:^|--|: )data\.(\w+): ", message)
+    if option:  # of the data module once, of its source now
+        flag = {"segments": "table"}.get(option[1], option[1])
+        known = {name: [one.name for one in arguments_of("cmmd_lightning.data.sources", name)] for name in SOURCES}
+        owners = ", ".join(name for name in SOURCES if flag in known[name])
         what = re.sub(r": (did you mean|cmmd \w+ has no such setting).*", "", message)
-        return f"{what}: now --data.source.{flag}, of --data.source {_MOVED[moved[1]]}"
-    short = re.search(rf"Expected a dot import path string: ({'|'.join(_CLASSES)})\b", message)
-    return f"{message}; with settings of its own: --data.source {_CLASSES[short[1]]}" if short else message
+        message = f"{what}: now --data.source.{flag}, of --data.source {owners}" if owners else message
+    short = re.search(r"Expected a dot import path string: (\w+)$", message)
+    name = short and short[1].title().replace("_", "")
+    return f"{message}; with settings of its own: --data.source {name}" if name in SOURCES else message

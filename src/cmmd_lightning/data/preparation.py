@@ -6,10 +6,11 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -135,6 +136,7 @@ def prepare(
     cache = cache or Cache(cache_dir, clip, codec, mel)
     shape = codec.latent_shape(clip.height, clip.width)
     cache.remove_leftovers()
+    cache.reload()
     report = PrepareReport()
     share = _shard(sources, shard)
     contents = _contents(share, cache, progress)
@@ -184,23 +186,29 @@ def _shard(sources: Sequence[Source], shard: tuple[int, int]) -> list[Source]:
 
 def _contents(sources: list[Source], cache: Cache, progress: bool) -> dict[str, str | OSError]:
     """Content hashes of the files of sources, or why they cannot be read, by path."""
-    paths = sorted({source.path for source in sources})
 
-    def content(path: str) -> str | OSError:
+    def told(hash_of: Callable[[str], str | None], path: str) -> str | OSError | None:
         try:
-            return cache.content(path)
+            return hash_of(path)
         except OSError as error:
             return error
 
-    with HashingBar(len(paths), progress) as bar, ThreadPoolExecutor(4) as pool:
-        return dict(zip(paths, bar.count(pool.map(content, paths)), strict=True))
+    known = {path: told(cache.known_content, path) for path in sorted({source.path for source in sources})}
+    others = [path for path, content in known.items() if content is None]
+    if others:
+        with HashingBar(len(others), progress) as bar, ThreadPoolExecutor(4) as pool:
+            read = bar.count(pool.map(partial(told, cache.content), others))
+            known.update(zip(others, read, strict=True))
+    return {path: content for path, content in known.items() if content is not None}
 
 
 def _known_contents(sources: Sequence[Source], own: dict[str, str | OSError], cache: Cache) -> dict[str, str | None]:
     """Content hashes of all files that can be read, as far as they are known here or on record."""
-    cache.reload()
     known: dict[str, str | None] = {path: content for path, content in own.items() if isinstance(content, str)}
-    for path in {source.path for source in sources} - set(own):
+    others = {source.path for source in sources} - set(own)
+    if others:
+        cache.reload()
+    for path in others:
         with suppress(OSError):
             known[path] = cache.known_content(path)
     return known

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 _SHARED_BYTES = 128 * 2**20
 
 ShortName = Literal["folder", "aist", "epic_sounds", "grid"]
-BUILT_IN: dict[str, type[DataSource]] = {"folder": Folder, "aist": Aist, "epic_sounds": EpicSounds, "grid": Grid}
+_CLASSES: dict[str, type[DataSource]] = dict(zip(get_args(ShortName), (Folder, Aist, EpicSounds, Grid), strict=True))
 
 
 class AudioVideoDataModule(pl.LightningDataModule):
@@ -91,20 +92,24 @@ class AudioVideoDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.root, self.item, self.seed = root, item, seed
-        if isinstance(source, str) and source not in BUILT_IN:
-            wanted = f"{', '.join(BUILT_IN)}, a DataSource or a list of Source"
+        if isinstance(source, str) and source not in _CLASSES:
+            wanted = f"{', '.join(_CLASSES)}, a DataSource or a list of Source"
             raise ValueError(f"source: expected {wanted}, got {source!r}")
-        self.source = BUILT_IN[source]() if isinstance(source, str) else source
+        self.source = _CLASSES[source]() if isinstance(source, str) else source
         if item == "sound" and isinstance(self.source, Folder):
             self.source.sound_files = True
-        if isinstance(clips_per_source, Mapping) and not set(clips_per_source) <= {"val", "test"}:
-            raise ValueError(f"clips_per_source: expected a number, or one for val and test, got {clips_per_source}")
+        every = clips_per_source
+        clips = dict(every) if isinstance(every, Mapping) else {"val": every, "test": every}
+        if not set(clips) <= {"val", "test"} or any(count is not None and count < 1 for count in clips.values()):
+            raise ValueError(
+                f"clips_per_source: expected a number from 1 or null, or such by val and test, got {every}"
+            )
         self.exclude = tuple(exclude)
         self.cache_dir = cache_dir or str(Path(root).parent / "cache")
         self.clip, self.negatives = ClipSpec.of(clip), NegativeSpec.of(negatives)
         self.codec = CodecConfig.of(codec)
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.frames_per_item, self.clips_per_source = frames_per_item, clips_per_source
+        self.frames_per_item, self.clips_per_source = frames_per_item, clips
         self._sources: list[Source] | None = None
         self._inspections: list[Inspection] = []
         self.statistics: Statistics | None = None
@@ -125,9 +130,9 @@ class AudioVideoDataModule(pl.LightningDataModule):
         try:
             return source.sources(self.root, self.clip, self.seed)
         except (ValueError, OSError):
-            root = Path(self.root).expanduser().absolute()
-            recorded = [] if root.exists() or self.item != "clip" else recorded_sources(self.cache_dir)
-            recorded = [one for one in recorded if Path(one.path).absolute().is_relative_to(root)]
+            root = os.path.abspath(Path(self.root).expanduser())
+            recorded = [] if os.path.exists(root) or self.item != "clip" else recorded_sources(self.cache_dir)
+            recorded = [one for one in recorded if os.path.abspath(one.path).startswith(f"{root}{os.sep}")]
             if not recorded:
                 raise
             line = "%s: no such folder; what was prepared of it is used: %s"
@@ -206,12 +211,13 @@ class AudioVideoDataModule(pl.LightningDataModule):
         torch.distributed.monitored_barrier(group)
         if rank == 0:
             self.cache.reload()
-            inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
-            logger.info("%s; see %s", summary(inspections), self.cache.cache_dir / "doctor.md")
+            self._inspections = keep_report(self.sources(), self.cache, exclude=self.exclude)
+            logger.info("%s; see %s", summary(self._inspections), self.cache.cache_dir / "doctor.md")
         torch.distributed.monitored_barrier(group)
         torch.distributed.destroy_process_group(group)
-        self.cache.reload()
-        self._inspections = kept_report(self.cache)
+        if rank > 0:
+            self.cache.reload()
+            self._inspections = kept_report(self.cache)
 
     def _kept(self) -> list[Source]:
         """Find the sources that the data report does not exclude; their entries are known then."""
@@ -259,8 +265,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         if cache is None:
             dataset = SoundDataset if self.item == "sound" else FrameDataset
             return dataset(sources, self.clip, frames_per_item=self.frames_per_item, seed=self.seed)
-        clips = self.clips_per_source
-        count = clips.get(split, 1) if isinstance(clips, Mapping) else clips
+        count = self.clips_per_source.get(split, 1)
         return ClipDataset(sources, cache, negatives=self.negatives, seed=self.seed, clips_per_source=count)
 
     def _start(self) -> int:

@@ -118,17 +118,16 @@ def inspect_sources(
         raise ValueError(f"exclude: expected kinds of {', '.join(get_args(FindingKind))}, got {', '.join(unknown)}")
     ordered = sorted(sources, key=lambda source: source.key)
     names = {source.key: entry_name(source, cache, contents) for source in ordered}
-    infos: dict[str, EntryInfo] = {}
+    found = cache.infos({name for name in names.values() if name})
+    infos = {name: info for name, info in found if info.num_frames >= cache.clip.num_frames}
     findings: dict[str, list[Finding]] = {}
     for source in ordered:
         name = names[source.key]
-        info = infos.get(name) or cache.info(name) if name else None
-        if name and info is not None and info.num_frames >= cache.clip.num_frames:
-            infos[name] = info
-            flaws = _flaws(source, info, cache)
+        if name in infos:
+            flaws = _flaws(source, infos[name], cache)
             findings[source.key] = [_judged(kind, detail, kind in exclude) for kind, detail in flaws]
         else:
-            findings[source.key] = [_judged(*_unusable(source, name, cache), True)]
+            findings[source.key] = [_judged(*_unusable(name, cache), True)]
     usable = [source for source in ordered if names[source.key] in infos]
     for key, finding in _duplicates(usable, names, infos, exclude):
         findings[key].append(finding)
@@ -153,7 +152,7 @@ def entry_name(source: Source, cache: Cache, contents: Mapping[str, str | None] 
     return cache.key(source, content) if content else content
 
 
-def _unusable(source: Source, name: str | None, cache: Cache) -> tuple[FindingKind, str]:
+def _unusable(name: str | None, cache: Cache) -> tuple[FindingKind, str]:
     if name == "":
         return "missing", "no such file, or it cannot be read"
     failure = cache.failure(name) if name else None

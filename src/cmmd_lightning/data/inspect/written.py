@@ -38,45 +38,47 @@ def keep_report(
 
     Writes ``doctor.json`` and ``doctor.md`` to the cache's folder.
     """
+    sources = sorted(sources, key=lambda source: source.key)
     fingerprint = fingerprint_of(sources, cache, exclude, contents)
     there = (cache.cache_dir / "doctor.md").exists()
-    inspections = [_stored(*row) for row in cache.index.report(fingerprint)] if there else []
-    if not inspections:
+    rows = zip(sources, cache.index.report(fingerprint) if there else (), strict=False)
+    inspections = [Inspection(source, _findings(found), entry) for source, (_, entry, found) in rows]
+    if not inspections or len(inspections) < len(sources):
         inspections = inspect_sources(sources, cache, exclude=exclude, contents=contents)
-        rows = [(asdict(i.source), i.entry, [asdict(finding) for finding in i.findings]) for i in inspections]
-        cache.write_index(
-            fingerprint, [(json.dumps(source), entry, json.dumps(found)) for source, entry, found in rows]
-        )
-        write_report(inspections, cache)
+        found = [(i, [asdict(finding) for finding in i.findings]) for i in inspections]
+        cache.write_index(fingerprint, [(json.dumps(vars(i.source)), i.entry, json.dumps(f)) for i, f in found])
+        write_text(cache.cache_dir / "doctor.json", to_json(inspections))
+        write_text(cache.cache_dir / "doctor.md", to_table(inspections))
     return inspections
 
 
 def kept_report(cache: Cache) -> list[Inspection]:
     """Read the report that `keep_report` left, whatever it is of; empty where there is none."""
-    return [_stored(*row) for row in cache.index.report()]
+    return [
+        Inspection(Source(**json.loads(source)), _findings(found), entry)
+        for source, entry, found in cache.index.report()
+    ]
 
 
 def recorded_sources(cache_dir: str) -> list[Source]:
     """Read the sources that the index of a cache knows; none where there is no index."""
     rows = Index(Path(cache_dir).expanduser() / "index.sqlite").report()
-    return [_stored(*row).source for row in rows]
+    return [Source(**json.loads(source)) for source, *_ in rows]
 
 
-def _stored(source: str, entry: str, findings: str) -> Inspection:
-    found = () if findings == "[]" else tuple(Finding(**finding) for finding in json.loads(findings))
-    return Inspection(Source(**json.loads(source)), found, entry)
+def _findings(text: str) -> tuple[Finding, ...]:
+    return () if text == "[]" else tuple(Finding(**finding) for finding in json.loads(text))
 
 
 def fingerprint_of(
     sources: Sequence[Source], cache: Cache, exclude: Collection[str], contents: Mapping[str, str | None] | None
 ) -> str:
-    """Hash everything that a report depends on: sources, their entries, what excludes."""
+    """Hash everything that a report depends on: sources (sorted by key), their entries, what excludes."""
     digest = hashlib.blake2b(repr((sorted(exclude), cache.clip.num_frames)).encode(), digest_size=16)
-    for source in sorted(sources, key=lambda source: source.key):
+    for source in sources:
         name = entry_name(source, cache, contents)
-        entry = cache.entry(name) if name else None
-        state = entry or (cache.failure(name) if name else None)
-        digest.update(repr((source, name, state)).encode(errors="backslashreplace"))
+        state = name and (cache.entry(name) or cache.failure(name))
+        digest.update(repr((*vars(source).values(), name, state)).encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
@@ -90,14 +92,8 @@ def summary(inspections: Sequence[Inspection]) -> str:
 def to_json(inspections: Sequence[Inspection]) -> str:
     """A list with one entry per source, sorted by key: ``path``, ``key``, ``split``, the stretch, ``findings``."""
     entries = [
-        {
-            "path": inspection.source.path,
-            "key": inspection.source.key,
-            "split": inspection.source.split,
-            "start": inspection.source.start,
-            "stop": inspection.source.stop,
-            "findings": [asdict(finding) for finding in inspection.findings],
-        }
+        {name: getattr(inspection.source, name) for name in ("path", "key", "split", "start", "stop")}
+        | {"findings": [asdict(finding) for finding in inspection.findings]}
         for inspection in inspections
     ]
     return json.dumps(entries, indent=1) + "\n"
@@ -121,12 +117,6 @@ def to_table(inspections: Sequence[Inspection]) -> str:
             cells = (inspection.source.key, inspection.source.split, finding.kind, finding.detail, finding.action)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def write_report(inspections: Sequence[Inspection], cache: Cache) -> None:
-    """Writes ``doctor.json`` and ``doctor.md`` to the cache's folder."""
-    write_text(cache.cache_dir / "doctor.json", to_json(inspections))
-    write_text(cache.cache_dir / "doctor.md", to_table(inspections))
 
 
 def _counted(inspections: Sequence[Inspection]) -> Iterator[tuple[FindingKind, int, str]]:

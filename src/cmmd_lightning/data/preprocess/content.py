@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 # A file changed less than this many seconds ago is hashed but not remembered: a further change could keep size and
@@ -25,15 +27,20 @@ class ContentHashes:
 
     def __init__(self, index: str | Path) -> None:
         self.index = Path(index)
-        self._known: dict[tuple[str, int, int], str] = {}
-        self._last: dict[str, str] = {}
-        self.reload()
 
     def reload(self) -> None:
-        """Reads the index again, which other processes may have added to."""
-        if self.index.exists():
-            for line in self.index.read_text(errors="replace").splitlines():
-                self._remember(line)
+        """Forget what was read of the index, which other processes may have added to."""
+        self.__dict__.pop("_known", None)
+
+    @cached_property
+    def _known(self) -> dict[str | tuple[str, int, int], str]:
+        """Hashes by path, size and time stamp, and the last one by path."""
+        known: dict[str | tuple[str, int, int], str] = {}
+        for line in self.index.read_text(errors="replace").splitlines() if self.index.exists() else ():
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                known[entry["path"], entry["size"], entry["mtime_ns"]] = known[entry["path"]] = entry["hash"]
+        return known
 
     def known(self, path: str | Path) -> str | None:
         """Find the hash of the content of ``path`` if it is on record, without reading the file.
@@ -46,8 +53,8 @@ class ContentHashes:
         try:
             return self._known.get(_place(path))
         except OSError:
-            if os.path.abspath(path) in self._last:
-                return self._last[os.path.abspath(path)]
+            if os.path.abspath(path) in self._known:
+                return self._known[os.path.abspath(path)]
             raise
 
     def of(self, path: str | Path) -> str:
@@ -63,18 +70,9 @@ class ContentHashes:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         if time.time() - place[2] / 1e9 > _SETTLED_SECONDS:
-            line = json.dumps({"path": place[0], "size": place[1], "mtime_ns": place[2], "hash": digest})
-            self._append(line)
-            self._remember(line)
+            self._append(json.dumps({"path": place[0], "size": place[1], "mtime_ns": place[2], "hash": digest}))
+            self._known[place] = self._known[place[0]] = digest
         return digest
-
-    def _remember(self, line: str) -> None:
-        try:
-            entry = json.loads(line)
-            self._known[(entry["path"], entry["size"], entry["mtime_ns"])] = entry["hash"]
-            self._last[entry["path"]] = entry["hash"]
-        except (ValueError, KeyError, TypeError):
-            pass
 
     def _append(self, line: str) -> None:
         self.index.parent.mkdir(parents=True, exist_ok=True)

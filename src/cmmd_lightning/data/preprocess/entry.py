@@ -40,14 +40,6 @@ class Moments:
     mel_square: float
     mel_count: int
 
-    @classmethod
-    def of(cls, mean: Tensor, logvar: Tensor, mel: Tensor) -> Moments:
-        """Moments of latents (F, C, h, w), as mean and log-variance, and of a log-Mel (L, M)."""
-        sums = Sums(mean.shape[1])
-        sums.add_latents(mean, logvar)
-        sums.add_mel(mel)
-        return sums.moments()
-
 
 class Sums:
     """`Moments` in the making: the same digits in whatever pieces the entry comes, and for any number of threads.
@@ -117,11 +109,13 @@ class EntryInfo:
             ValueError, KeyError, TypeError: If it is not one.
         """
         header = json.loads(text)
-        parts: list[dict[str, Any]] = [
-            {name: tuple(value) if isinstance(value, list) else value for name, value in header[part].items()}
-            for part in ("moments", "facts")
-        ]
-        return cls(header["num_frames"], header["mel_frames"], num_bytes, Moments(**parts[0]), Facts(**parts[1]))
+        moments, facts = Moments(**with_tuples(header["moments"])), Facts(**with_tuples(header["facts"]))
+        return cls(header["num_frames"], header["mel_frames"], num_bytes, moments, facts)
+
+
+def with_tuples(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a header with its lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
 
 def tensor_shapes(

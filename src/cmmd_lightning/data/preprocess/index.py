@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +15,9 @@ from urllib.parse import quote
 from cmmd_lightning.media.container import written_whole
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, num_frames INTEGER);
-CREATE TABLE IF NOT EXISTS headers (name TEXT PRIMARY KEY, header TEXT);
+CREATE TABLE IF NOT EXISTS headers
+    (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, num_frames INTEGER, header TEXT);
+CREATE INDEX IF NOT EXISTS files ON headers (name, size, mtime_ns, num_frames);
 CREATE TABLE IF NOT EXISTS report (number INTEGER PRIMARY KEY, source TEXT, entry TEXT, findings TEXT);
 CREATE TABLE IF NOT EXISTS state (fingerprint TEXT);
 """
@@ -55,12 +57,13 @@ class Index:
     def entries(self) -> dict[str, Entry]:
         """The entries by name."""
         return {
-            name: Entry(*rest) for name, *rest in self._rows("SELECT name, size, mtime_ns, num_frames FROM entries")
+            name: Entry(*rest) for name, *rest in self._rows("SELECT name, size, mtime_ns, num_frames FROM headers")
         }
 
-    def header(self, name: str) -> str | None:
-        """Find the text of an entry's header."""
-        return next((text for (text,) in self._rows("SELECT header FROM headers WHERE name = ?", name)), None)
+    def headers(self, names: Iterable[str], part: str = "$") -> Iterator[tuple[str, str]]:
+        """Give names and headers, or a part of these by its path in JSON, of those entries that are here."""
+        query = "SELECT name, json_extract(header, ?) FROM headers WHERE name IN (SELECT value FROM json_each(?))"
+        return self._rows(query, part, json.dumps(list(names)))
 
     def report(self, fingerprint: str | None = None) -> Iterator[tuple[str, str, str]]:
         """Give the rows of the data report (source, entry, findings), if it is of that fingerprint, or of any."""
@@ -77,7 +80,7 @@ class Index:
                 shutil.copyfile(self.path, temporary)
             try:
                 self._write(temporary, headers, fingerprint, report)
-            except sqlite3.DatabaseError:  # the old one is damaged
+            except sqlite3.DatabaseError:  # the old one is damaged, or of a former layout
                 temporary.unlink()
                 self._write(temporary, headers, fingerprint, report)
         self.reload()
@@ -90,10 +93,8 @@ class Index:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?nolock=1", uri=True)) as file, file:
             file.execute("PRAGMA journal_mode = OFF")
             file.executescript(_TABLES)
-            entries = [(name, *entry) for name, (entry, _) in headers.items()]
-            file.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", entries)
-            texts = [(name, text) for name, (_, text) in headers.items()]
-            file.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?)", texts)
+            rows = ((name, *entry, text) for name, (entry, text) in headers.items())
+            file.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?, ?)", rows)
             file.execute("DELETE FROM report")
             file.executemany("INSERT INTO report (source, entry, findings) VALUES (?, ?, ?)", report)
             file.execute("DELETE FROM state")

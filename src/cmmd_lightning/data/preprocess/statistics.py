@@ -47,29 +47,21 @@ class Statistics:
         Raises:
             ValueError: If there are none.
         """
-        entries = list(moments)
-        if not entries:
-            raise ValueError("statistics: expected at least one cache entry to measure, got none")
-        latent_count = sum(entry.latent_count for entry in entries)
-        channels = [
-            _mean_and_std(
-                math.fsum(entry.latent_sum[channel] for entry in entries),
-                math.fsum(entry.latent_square[channel] for entry in entries),
-                latent_count,
-            )
-            for channel in range(len(entries[0].latent_sum))
+        rows = [
+            (m.latent_count, m.mel_sum, m.mel_square, m.mel_count, *m.latent_sum, *m.latent_square) for m in moments
         ]
-        mel_mean, mel_std = _mean_and_std(
-            math.fsum(entry.mel_sum for entry in entries),
-            math.fsum(entry.mel_square for entry in entries),
-            sum(entry.mel_count for entry in entries),
-        )
+        if not rows:
+            raise ValueError("statistics: expected at least one cache entry to measure, got none")
+        latent_count, mel_sum, mel_square, mel_count, *latent = map(math.fsum, zip(*rows, strict=True))
+        sums, squares = latent[: len(latent) // 2], latent[len(latent) // 2 :]
+        channels = [_mean_and_std(*both, latent_count) for both in zip(sums, squares, strict=True)]
+        mel_mean, mel_std = _mean_and_std(mel_sum, mel_square, mel_count)
         return cls(
             latent_shift=tuple(mean for mean, _ in channels),
             latent_scale=tuple(std for _, std in channels),
             mel_mean=mel_mean,
             mel_std=mel_std,
-            num_entries=len(entries),
+            num_entries=len(rows),
         )
 
     def apply(self, codec: FrameCodec, mel: LogMel) -> None:
@@ -103,13 +95,13 @@ def measure_statistics(cache: Cache, keys: Iterable[str]) -> Statistics:
     stored = _load(path)
     if stored is not None:
         return stored
-    moments = []
     for key in ordered:
-        info = cache.info(key)
-        if info is None:
+        if cache.entry(key) is None:
             raise ValueError(f"{cache.path(key)}: expected a cache entry, got none; run prepare first")
-        moments.append(info.moments)
-    statistics = Statistics.of(moments)
+    statistics = Statistics.of(moments for _, moments in cache.moments(ordered))
+    if statistics.num_entries < len(ordered):
+        got = f"got {statistics.num_entries}: remove it and run prepare again"
+        raise ValueError(f"{cache.index.path}: expected the headers of {len(ordered)} entries, {got}")
     write_text(path, json.dumps(statistics.to_dict(), indent=2))
     return statistics
 
@@ -123,6 +115,6 @@ def _load(path: Path) -> Statistics | None:
         return None
 
 
-def _mean_and_std(total: float, square: float, count: int) -> tuple[float, float]:
+def _mean_and_std(total: float, square: float, count: float) -> tuple[float, float]:
     mean = total / count
     return mean, max(math.sqrt(max(square / count - mean**2, 0.0)), _SMALLEST_SCALE)

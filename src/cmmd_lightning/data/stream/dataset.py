@@ -29,8 +29,6 @@ from cmmd_lightning.data.stream.negatives import (
 
 logger = logging.getLogger(__name__)
 
-# Caches up to this size are held in memory where it is not said otherwise.
-_IN_MEMORY_BYTES = 2 * 2**30
 # Two stretches that differ by less than this everywhere, in raw latents or in log-Mel, count as the same (silence, a
 # still picture).
 _SAME = 1e-3
@@ -67,7 +65,6 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         negatives: Which negatives; a NegativeSpec, its plain-dict form, or None for the default.
         seed: Seed of the run.
         clips_per_source: Validation clips per source, evenly spread (1 is its beginning); None tiles each source.
-        in_memory: Whether to hold all entries in memory; None does so where they take less than 2 GiB.
 
     Raises:
         ValueError: If no source is prepared, or clips are too short for the kinds of negatives.
@@ -81,7 +78,6 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         negatives: NegativeSpec | dict | None = None,
         seed: int = 0,
         clips_per_source: int | None = 1,
-        in_memory: bool | None = None,
     ) -> None:
         self.cache, self.clip, self.seed = cache, cache.clip, seed
         self.negatives = NegativeSpec.of(negatives)
@@ -91,7 +87,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             )
         self.sources: list[Source] = []
         self.keys: list[str] = []
-        lengths, num_bytes, missing = [], 0, []
+        lengths, missing = [], []
         for source in sources:
             key = _key(cache, source)
             entry = None if key is None else cache.entry(key)
@@ -101,13 +97,10 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             self.sources.append(source)
             self.keys.append(key)
             lengths.append(entry.num_frames)
-            num_bytes += entry.size
         self._report_missing(missing, len(sources))
         self.lengths = np.array(lengths)
         self._ends = np.cumsum(self.lengths)
         self._fixed = self._fixed_clips(clips_per_source)
-        if in_memory or (in_memory is None and num_bytes < _IN_MEMORY_BYTES):
-            cache.hold(self.keys)
 
     def __len__(self) -> int:
         """Number of fixed validation clips."""
