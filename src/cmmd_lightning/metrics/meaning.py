@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from cmmd_lightning.metrics.functional.meaning import (
@@ -18,7 +17,7 @@ from cmmd_lightning.metrics.functional.meaning import (
     embedding_agreement,
     label_agreement,
 )
-from cmmd_lightning.metrics.measure import Measure
+from cmmd_lightning.metrics.measure import Measure, PlottedMetric
 
 SoundEncoder = Callable[[Tensor, int], Tensor]
 
@@ -51,7 +50,7 @@ class PairAgreement(Measure):
         return [float(self.agreement(reference, estimate)[0])]
 
 
-class ClassifierAgreement(Metric):
+class ClassifierAgreement(PlottedMetric):
     """Whether an audio classifier hears the same in generated sound as in the true one: means over clips.
 
     Args:
@@ -68,9 +67,7 @@ class ClassifierAgreement(Metric):
          'classifier_accuracy_true': 1.0, 'classifier_accuracy_generated': 0.5}
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
     plot_lower_bound: float = 0.0
 
     true_classes: list[Tensor]
@@ -142,18 +139,6 @@ class ClassifierAgreement(Metric):
             hits = (self.sums[2:] / self.labelled).tolist()
             values |= {"classifier_accuracy_true": hits[0], "classifier_accuracy_generated": hits[1]}
         return _tensors(values)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the values.
-
-        Args:
-            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
-            ax: matplotlib axes to draw on; new ones where None.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
 
 
 def _rows(encoder: Callable[[Tensor, Any], Tensor], media: Tensor, rate: float) -> Tensor:

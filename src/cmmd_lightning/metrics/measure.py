@@ -43,7 +43,18 @@ def build_measures(specs: Sequence[Mapping[str, Any]]) -> list[Measure]:
     return found
 
 
-class Measure(Metric):
+class PlottedMetric(Metric):
+    """A metric that does not differentiate, and is plotted as torchmetrics plots."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot what ``compute`` or ``forward`` gave, or a list of such (None: computed); gives figure and axes."""
+        return self._plot(val, ax)
+
+
+class Measure(PlottedMetric):
     """One or several numbers of each clip, and their middle over clips.
 
     A measure of one's own names its numbers, says how it is read, and defines `score`; where it wants something of a
@@ -65,9 +76,6 @@ class Measure(Metric):
         >>> float(metric.compute()["brightness"])
         1.0
     """
-
-    is_differentiable = False
-    full_state_update = False
 
     names: tuple[str, ...] = ()
     """Of its numbers."""
@@ -158,15 +166,3 @@ class Measure(Metric):
         if not isinstance(state, Tensor):
             state = torch.cat(state) if state else torch.zeros(0, dtype=torch.float64)
         return state.reshape(-1, len(self.names))
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the values.
-
-        Args:
-            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
-            ax: matplotlib axes to draw on; new ones where None.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
