@@ -12,7 +12,7 @@ import torch
 from cmmd_lightning.evaluation.measures import Senses, View, has_av_align
 from cmmd_lightning.evaluation.observation import Observation
 from cmmd_lightning.metrics.functional.events import random_events
-from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, derangements
+from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, shuffled
 from cmmd_lightning.metrics.measure import Measure
 from cmmd_lightning.metrics.synchrony import Events
 
@@ -41,17 +41,18 @@ def score(
         rows.
     """
     senses = senses or Senses()
+    made = [o.made for o in observations]
     own = [senses.compare(o.made, o.made) for o in observations]
     names = dict.fromkeys(name for scores in own or [_nothing(senses)] for name in scores)
     kinds: dict[str, Table] = {
         "value": own,
-        "floor": _shuffled([o.made for o in observations], senses, seed),
+        "floor": [senses.compare(*pair) for pair in shuffled(made, made, limit=PARTNERS, seed=seed)],
         "floor_random": [row for i, o in enumerate(observations) for row in _random(o.made, i, senses, seed)],
         "ceiling": [senses.compare(o.best, o.best) for o in observations if o.best is not None],
         "true": [senses.compare(o.true, o.true) for o in observations if o.true is not None],
     }
     metrics = {
-        name: _entry(senses.of(name), {kind: _column(table, name) for kind, table in kinds.items()}, seed)
+        name: entry_of(senses.of(name), {kind: _column(table, name) for kind, table in kinds.items()}, seed)
         for name in names
     }
     return metrics, [_row(o, scores) for o, scores in zip(observations, own, strict=True)]
@@ -89,12 +90,6 @@ def _nothing(senses: Senses) -> dict[str, float]:
     return senses.compare(View({"events": empty}), View(right={"events": empty}))
 
 
-def _shuffled(views: Sequence[View], senses: Senses, seed: int) -> Table:
-    """Each clip's left side against the right sides of others, one after the other; none where there are no others."""
-    pairings = derangements(len(views), limit=PARTNERS, seed=seed)
-    return [senses.compare(view, views[int(p[i])]) for i, view in enumerate(views) for p in pairings]
-
-
 def _random(view: View, index: int, senses: Senses, seed: int) -> Table:
     """A clip's reference events against as many events at random times."""
     reference = view.left["events"]
@@ -108,7 +103,8 @@ def _column(table: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     return np.array([scores[name] for scores in table if name in scores], dtype=np.float64)
 
 
-def _entry(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+def entry_of(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """What a report says of a number, of its values by kind: ``value`` and ``floor``, and whatever else is known."""
     own = values["value"]
     if not measure.paired:
         values["floor"] = own[:0]
@@ -134,8 +130,7 @@ def _entry(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[s
 
 def _cannot_tell(measure: Measure, values: Mapping[str, np.ndarray], seed: int) -> bool:
     """Whether true clips score no better than shuffled ones, as far as the clips at hand show."""
-    best = values["ceiling"] if len(values["ceiling"]) else values["true"]
-    floor = values["floor"]
+    floor, best = values["floor"], values["ceiling"] if len(values["ceiling"]) else values.get("true", np.zeros(0))
     if np.isnan(measure.middle(best)) or np.isnan(measure.middle(floor)):
         return False
     sign = 1 if measure.higher_is_better else -1

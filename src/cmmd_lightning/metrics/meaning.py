@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,6 +49,28 @@ class PairAgreement(Measure):
     def score(self, estimate: Tensor, reference: Tensor) -> Sequence[float]:
         """The agreement in one clip, of rows (1, D)."""
         return [float(self.agreement(reference, estimate)[0])]
+
+
+class ClassAgreement(Measure):
+    """Whether a classifier finds the same class most probable in two sounds, of rows (1, L) of its probabilities."""
+
+    names: tuple[str, ...] = ("classifier_agreement",)
+    bounds = (0.0, 1.0)
+    part = 0
+
+    def score(self, estimate: Tensor, reference: Tensor) -> Sequence[float]:
+        """The number of one clip."""
+        return [float(classifier_agreement(reference, estimate)[self.part])]
+
+
+class ClassDivergence(ClassAgreement):
+    """Divergence KL(true || generated) of a classifier's probabilities, of rows (1, L)."""
+
+    names = ("classifier_kl",)
+    unit = "nats"
+    higher_is_better = False
+    bounds = (0.0, math.inf)
+    part = 1
 
 
 class ClassifierAgreement(PlottedMetric):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import norm as normal
 from scipy.stats import t as student
+
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 ROUGH = 20
 """Clips below which an interval is rough, and widened."""
@@ -48,6 +51,22 @@ def derangements(count: int, *, limit: int = 8, seed: int = 0) -> list[np.ndarra
         permutation[order] = np.roll(order, -int(shift))
         found.append(permutation)
     return found
+
+
+def shuffled(first: Sequence[First], second: Sequence[Second], **of: int) -> list[tuple[First, Second]]:
+    """Wrong partners, what every floor is made of: each item of the first with others' of the second, in turn.
+
+    Args:
+        first: Items, one a clip.
+        second: Items of the same clips.
+        **of: ``limit`` and ``seed`` of `derangements`.
+
+    Example:
+        >>> shuffled("ab", "xy")
+        [('a', 'y'), ('b', 'x')]
+    """
+    pairings = derangements(len(first), **of)
+    return [(one, second[int(pairing[i])]) for i, one in enumerate(first) for pairing in pairings]
 
 
 def bootstrap_interval(

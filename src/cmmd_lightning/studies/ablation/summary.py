@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmmd_lightning.metrics.functional.events import TOLERANCES
-from cmmd_lightning.metrics.functional.intervals import derangements
+from cmmd_lightning.metrics.functional.intervals import shuffled
 from cmmd_lightning.metrics.synchrony import MAX_LAG, EventAgreement, EventLag
 
 Table = NDArray[np.float64]
@@ -243,9 +243,10 @@ def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
 
 def _shuffled(reference: Sequence[Sequence[float]], estimate: Sequence[Sequence[float]]) -> dict[str, float]:
     """Events of other clips in place of a clip's own."""
-    pairings = derangements(len(estimate), limit=4)
-    scores = [clip_scores(reference, [estimate[int(j)] for j in pairing]) for pairing in pairings]
-    return {name: float(np.mean([score[name] for score in scores])) for name in MEASURES}
+    pairs = shuffled(reference, estimate, limit=4)
+    return {
+        name: float(values.mean()) for name, values in clip_scores(*([p[i] for p in pairs] for i in (0, 1))).items()
+    }
 
 
 def difference(arm: Arm, base: Arm, measure: str) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ from cmmd_lightning.evaluation.measures import Senses, VideoEvents, View, has_av
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.encoders import build_encoders
-from cmmd_lightning.metrics.functional.intervals import derangements
+from cmmd_lightning.metrics.functional.intervals import shuffled
 from cmmd_lightning.metrics.functional.linear_sync import (
     LinearSync,
     Sequences,
@@ -150,8 +150,9 @@ def calibrate_set(clips: ClipSet, folder: Path, *, progress: bool = True) -> tup
     done = {row["index"]: row for row in _stored(store)}
     if done:
         log.info("%s: keeping %d clips that are scored already", clips.name, len(done))
-    partners = _partners(clips)
-    jobs = [(clips, i, partners[i]) for i in range(clips.num_clips) if i not in done]
+    every = range(clips.num_clips)
+    partners = [partner for _, partner in shuffled(every, every, limit=1, seed=clips.seed)] or [0] * clips.num_clips
+    jobs = [(clips, i, partners[i]) for i in every if i not in done]
     errors = []
     if jobs and has_av_align():  # librosa compiles when imported; workers that did so at once would spoil numba's cache
         importlib.import_module("librosa.onset")  # (numba issue 10128), and crash from then on
@@ -175,11 +176,6 @@ def _stored(path: Path) -> list[Row]:
         except ValueError:
             continue
     return rows
-
-
-def _partners(clips: ClipSet) -> list[int]:
-    found = derangements(clips.num_clips, limit=1, seed=clips.seed)
-    return found[0].tolist() if found else [0] * clips.num_clips
 
 
 def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool) -> Any:
