@@ -109,17 +109,13 @@ class ClassifierAgreement(PlottedMetric):
     def update(
         self, generated_sound: Tensor, true_sound: Tensor, sample_rate: int, labels: Tensor | None = None
     ) -> None:
-        """Take clips in.
+        """Take clips in; ValueError for unequal numbers, labels that are no classes, or rows that are no probabilities.
 
         Args:
             generated_sound: (B, M) in [-1, 1].
             true_sound: (B, N) in [-1, 1], of the same clips.
             sample_rate: Hz, of both.
             labels: (B,) class indices of the classifier, where they are known.
-
-        Raises:
-            ValueError: If there are not as many of both, labels are not class indices, or the classifier gives other
-                than probabilities.
         """
         if len(true_sound) != len(generated_sound):
             raise ValueError(
@@ -140,14 +136,13 @@ class ClassifierAgreement(PlottedMetric):
         self.generated_classes.append(classes[1].float())
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over clips.
+        """Means over clips; NaN before any.
 
         Returns:
             ``classifier_agreement``, share of clips whose most probable class is the same;
-            ``classifier_agreement_floor``, the same over all wrong partners among the clips seen; ``classifier_kl``,
+            ``classifier_agreement_floor``, the same over all wrong partners (NaN for one clip); ``classifier_kl``,
             KL(true || generated) in nats, lower is better; and, where any labels were given,
             ``classifier_accuracy_true`` (what the classifier can do at best) and ``classifier_accuracy_generated``.
-            NaN before any clip; the floor is NaN for one clip.
         """
         true, generated = _joined(self.true_classes).long(), _joined(self.generated_classes).long()
         if len(true) < 2:

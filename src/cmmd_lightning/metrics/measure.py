@@ -14,16 +14,7 @@ from torchmetrics import Metric
 
 
 def build_measures(specs: Sequence[Mapping[str, Any]]) -> list[Measure]:
-    """Measures of one's own from ``class_path`` and ``init_args``.
-
-    Args:
-        specs: Such as ``{"class_path": "theirs.Measure", "init_args": {}}``.
-
-    Returns:
-        The measures.
-
-    Raises:
-        ValueError: If one cannot be imported or built, or is no `Measure`.
+    """Measures of one's own, each of ``{"class_path": "theirs.Measure", "init_args": {}}``; ValueError if it is none.
 
     Example:
         >>> build_measures([{"class_path": "cmmd_lightning.metrics.Flicker"}])
@@ -106,8 +97,8 @@ class Measure(PlottedMetric):
         """What it wants of a clip's media beside what is observed anyway: of the true clip and of the generated one.
 
         Args:
-            media: With ``frames`` uint8 (T, 3, H, W) or None, ``fps``, ``sound`` (N,) or None, ``sample_rate`` and
-                ``events``; what was not generated is None.
+            media: With ``frames`` uint8 (T, 3, H, W), ``fps``, ``sound`` (N,), ``sample_rate`` and ``events``; what was
+                not generated is None.
         """
         return {}
 
@@ -123,14 +114,11 @@ class Measure(PlottedMetric):
         return dict(zip(self.names, map(float, found), strict=True))
 
     def update(self, estimate: Sequence[Any], reference: Sequence[Any]) -> None:
-        """Measure clips.
+        """Measure clips; ValueError if there are not as many of both, or one is malformed.
 
         Args:
             estimate: Of each clip, what is judged.
             reference: Of each clip, what it is held against.
-
-        Raises:
-            ValueError: If there are not as many of both, or one is malformed.
         """
         if len(reference) != len(estimate):
             raise ValueError(

@@ -55,27 +55,20 @@ class Memorisation(FeatureSets):
         super().__init__(extractor, **kwargs)
 
     def update(self, *media: Any, kind: Kind) -> None:
-        """Take clips in.
+        """Take clips in; ValueError for another kind, or rows that are not finite (rows, D) of one D throughout.
 
         Args:
             *media: What the extractor takes, e.g. frames and fps; or feature rows (rows, D) where there is none.
             kind: Whose clips these are.
-
-        Raises:
-            ValueError: If the kind is none of the three, or the rows are not finite (rows, D), of one D throughout.
         """
         if kind not in self.kinds:
             raise ValueError(f"kind must be one of {', '.join(self.kinds)}, got {kind!r}")
         self._take(kind, media)
 
     def nearest(self) -> Nearest:
-        """Which training row is nearest to each row, over all processes, in the order of updates (rank by rank).
+        """Nearest training row of each row, over all processes, in the order of updates (rank by rank).
 
-        Returns:
-            ``Nearest``: distances in units of the training rows' standard deviations, and indices of training rows.
-
-        Raises:
-            ValueError: If there are not two different training rows.
+        Distances are in the training rows' standard deviations; ValueError without two different ones.
         """
         local = not self._is_synced  # inside of compute the states are those of all processes already
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=local, should_unsync=local):

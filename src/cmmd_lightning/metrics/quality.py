@@ -52,14 +52,11 @@ class FeatureDistance(FeatureSets):
         raise NotImplementedError
 
     def update(self, *media: Any, real: bool) -> None:
-        """Extract and count features.
+        """Extract and count features; ValueError unless they are finite rows (R, num_features).
 
         Args:
             *media: What the extractor takes, such as frames (B, 3, T, H, W) and their rate; the first is a batch.
             real: Whether these are real clips, else generated ones.
-
-        Raises:
-            ValueError: If the extractor does not give finite rows (R, num_features).
         """
         self._take("real" if real else "generated", media)
         self.clips[0 if real else 1] += len(media[0])
@@ -82,7 +79,7 @@ class FeatureDistance(FeatureSets):
         return {self.key: torch.tensor(value), **counts}
 
     def describe(self) -> dict[str, Any]:
-        """What must stand beside the figure, as plain values. All processes must call it.
+        """What must stand beside the figure, as plain values; all processes must call it.
 
         Returns:
             ``extractor``, ``weights`` (their hash), ``num_features``, ``num_real`` and ``num_generated`` (rows),

@@ -17,20 +17,9 @@ ROUGH = 20
 
 
 def derangements(count: int, *, limit: int = 8, seed: int = 0) -> list[np.ndarray]:
-    """Distinct permutations of ``count`` items that leave none in its place.
+    """Distinct permutations (count,) int64 that leave none in its place, ``limit`` at most; none for fewer than two.
 
     They are cyclic shifts of one seeded random order, so every item meets ``limit`` different partners, evenly.
-
-    Args:
-        count: Items.
-        limit: Most permutations to return; all ``count - 1`` shifts where there are fewer.
-        seed: Seed of the random order and of the choice of shifts.
-
-    Returns:
-        Permutations, each (count,) int64 with ``p[i] != i``; none for fewer than two items.
-
-    Raises:
-        ValueError: If ``count`` or ``limit`` is negative.
 
     Example:
         >>> [p.tolist() for p in derangements(2)]
@@ -54,12 +43,7 @@ def derangements(count: int, *, limit: int = 8, seed: int = 0) -> list[np.ndarra
 
 
 def shuffled(first: Sequence[First], second: Sequence[Second], **of: int) -> list[tuple[First, Second]]:
-    """Wrong partners, what every floor is made of: each item of the first with others' of the second, in turn.
-
-    Args:
-        first: Items, one a clip.
-        second: Items of the same clips.
-        **of: ``limit`` and ``seed`` of `derangements`.
+    """Wrong partners, what a floor is made of: each item of the first with others' of the second, in turn.
 
     Example:
         >>> shuffled("ab", "xy")
@@ -82,21 +66,7 @@ def bootstrap_interval(
 
     The percentile interval of N clips is too narrow by about sqrt(N / (N - 1)) times the ratio of Student's to the
     normal quantile (Hesterberg, "What teachers should know about the bootstrap", 2015): below 20 clips it is widened by
-    that much about the value, within the bounds.
-
-    Args:
-        values: One score per clip (N,).
-        statistic: Of an array of them; the mean by default.
-        bounds: Least and greatest value that there can be.
-        level: Coverage, such as 0.95.
-        resamples: Resamples with replacement.
-        seed: Seed of the resampling.
-
-    Returns:
-        Lower and upper end, with the value between them; ``(nan, nan)`` for fewer than two values, which have none.
-
-    Raises:
-        ValueError: If values are not one-dimensional or the level is outside (0, 1).
+    that much about the value, within the bounds. Of (N,) scores; ``(nan, nan)`` for fewer than two.
 
     Example:
         >>> low, high = bootstrap_interval([0.0, 1.0] * 50)
@@ -134,18 +104,7 @@ def interval_of(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Ends of the interval of a value by its bootstrap draws: widened for few clips, holding the value.
-
-    Args:
-        draws: The statistic of each resample.
-        value: The statistic itself.
-        count: Clips.
-        bounds: Least and greatest value that there can be.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end.
-    """
+    """Ends of the interval of a value by its bootstrap draws: widened for few clips, holding the value."""
     tail = (1 - level) / 2
     ends = np.quantile(draws, [tail, 1 - tail])
     if count < ROUGH:
