@@ -46,36 +46,18 @@ LAG_BIN = 25
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of a clip's figure: a strip of pictures, or a spectrogram.
-
-    Args:
-        title: What it shows.
-        frames: uint8 (T, 3, H, W), or None.
-        sound: float (N,), or None.
-        rate: Frames per second of ``frames``, or Hz of ``sound``.
-        events: Seconds, marked by lines.
-        against: Reference events: those of ``events`` with a partner within 0.1 s are marked as hits, the others as
-            misses. None
-            marks ``events`` as reference.
-    """
+    """One row of a clip's figure: a strip of pictures, or a spectrogram, with events in seconds."""
 
     title: str
-    frames: Tensor | None = None
-    sound: Tensor | None = None
-    rate: float = 1.0
+    frames: Tensor | None = None  # uint8 (T, 3, H, W)
+    sound: Tensor | None = None  # (N,)
+    rate: float = 1.0  # frames per second, or Hz
     events: Sequence[float] = field(default_factory=tuple)
-    against: Sequence[float] | None = None
+    against: Sequence[float] | None = None  # reference events within 0.1 s of which one is a hit; None: these are it
 
 
 def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """F1 over the tolerance, with its interval, floors and ceiling.
-
-    Args:
-        metrics: ``report["tasks"][task]``.
-
-    Returns:
-        The figure.
-    """
+    """F1 over the tolerance, with its interval, floors and ceiling, of ``report["tasks"][task]``."""
     points = sorted(
         (float(match[1]), metrics[key]) for key in metrics if (match := re.fullmatch(r"event_f1@([\d.]+)ms", key))
     )
@@ -103,14 +85,7 @@ def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Histograms of the clips' signed lags, one below the other on one axis.
-
-    Args:
-        rows: ``report["runs"][task]["clips"]``.
-
-    Returns:
-        The figure; None where no clip has a lag.
-    """
+    """Histograms of signed lags, one below the other, of ``report["runs"][task]["clips"]``; None without any."""
     found = {name: [row[name] for row in rows if name in row] for name in LAGS}
     known = {name: lags for name, lags in found.items() if any(lag is not None for lag in lags)}
     if not known:
@@ -137,14 +112,7 @@ def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def memorisation_figure(entry: Mapping[str, Any]) -> Figure:
-    """Distances to the nearest training clip, of generated clips beside those of held-out true ones.
-
-    Args:
-        entry: ``report["tasks"][task]["memorisation[...]"]``.
-
-    Returns:
-        The figure.
-    """
+    """Distances to the nearest training clip, of generated clips beside those of held-out true ones."""
     figure = new_figure(5.0, 2.6)
     axes = figure.subplots()
     generated, held_out = (np.asarray(entry["distances"][side]) for side in ("generated", "held_out"))
@@ -162,15 +130,7 @@ def memorisation_figure(entry: Mapping[str, Any]) -> Figure:
 
 
 def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
-    """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events.
-
-    Args:
-        lanes: Rows, from the top.
-        duration: Seconds shown.
-
-    Returns:
-        The figure.
-    """
+    """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events."""
     heights = [0.62 if lane.frames is not None else 1.3 for lane in lanes]
     figure = new_figure(9.0, 0.5 + 1.15 * sum(heights))
     rows = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]

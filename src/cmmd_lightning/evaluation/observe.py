@@ -31,34 +31,16 @@ GENERATED: dict[Task, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True)
 class Observer:
-    """Turns clips into what the measures compare, one clip in memory at a time.
-
-    Args:
-        task: What was generated.
-        senses: What is taken from pictures and sounds.
-        round_trip: Codec and vocoder for the ceiling, if known.
-        extractors: Of features for the distances between sets of clips.
-        max_seconds: Longer files are scored over their first seconds.
-    """
+    """Turns clips into what the measures compare, one clip in memory at a time."""
 
     task: Task
     senses: Senses = field(default_factory=Senses)
-    round_trip: RoundTrip | None = None
+    round_trip: RoundTrip | None = None  # for the ceiling
     extractors: Extractors = field(default_factory=Extractors)
-    max_seconds: float = 60.0
+    max_seconds: float = 60.0  # longer files are scored over their first seconds
 
     def __call__(self, pair: Pair) -> Observation:
-        """Read and observe one pair of files.
-
-        Args:
-            pair: The files.
-
-        Returns:
-            The observation.
-
-        Raises:
-            MediaError: If a file is unreadable or lacks a stream that the task needs.
-        """
+        """Read and observe one pair of files; MediaError if one lacks a stream that the task needs."""
         zero = self._zero(pair.generated)
         duration = min(self.span(pair.generated) - zero, self.max_seconds)
         if pair.reference is None:
@@ -91,11 +73,7 @@ class Observer:
         return max(0.0, -sound_lag(true, given, SAMPLE_RATE)), "sound"
 
     def span(self, path: Path) -> float:
-        """Seconds that a file's streams cover.
-
-        Raises:
-            MediaError: If one that the task generates is missing or has no length, or the file is unreadable.
-        """
+        """Seconds that a file's streams cover; MediaError if one that the task generates is missing or empty."""
         return min([probe(path).duration, *(length(path, kind) for kind in GENERATED[self.task])])
 
     def read(
@@ -129,9 +107,6 @@ class Observer:
             true: The true clip; may be None for ``joint``.
             best: The true clip after the round trip, if there is one.
             known: The true events as a sidecar has them, if known.
-
-        Returns:
-            The observation.
         """
         whole, ideal, truth = made, best, true
         if true is not None and self.task == "video_to_audio":

@@ -50,15 +50,7 @@ LEGEND = (
 
 
 def render_page(report: Mapping[str, Any], *, examples: int = 3) -> str:
-    """A report as HTML, with nothing to load from elsewhere.
-
-    Args:
-        report: As ``report.json`` holds it; media are read from where its clips say, and left out where they are gone.
-        examples: Clips shown per task: half of them the best, half the worst.
-
-    Returns:
-        The page.
-    """
+    """A report as one HTML page with so many example clips a task, whose media are read from where they lie."""
     runs = report.get("runs", {})
     tasks = []
     for task, metrics in report.get("tasks", {}).items():

@@ -28,30 +28,17 @@ Rows = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Extractors:
-    """Feature extractors for the distances between sets of clips.
+    """Feature extractors for the distances between sets of clips, each with a ``name``; None for no such distances."""
 
-    Args:
-        video: ``(frames uint8 (1, 3, T, H, W), fps) -> (rows, D)`` with a ``name``, or None for no such distances.
-        audio: ``(sound (1, N), sample_rate) -> (rows, D)`` with a ``name``, or None.
-        classifier: ``(sound (1, N), sample_rate) -> (1, L)`` class probabilities, or None.
-    """
-
-    video: nn.Module | None = None
-    audio: nn.Module | None = None
-    classifier: nn.Module | None = None
+    video: nn.Module | None = None  # (frames uint8 (1, 3, T, H, W), fps) -> (rows, D)
+    audio: nn.Module | None = None  # (sound (1, N), sample_rate) -> (rows, D)
+    classifier: nn.Module | None = None  # (sound (1, N), sample_rate) -> (1, L) class probabilities
 
     def rows(self, task: str, made: Media, true: Media | None, best: Media | None) -> dict[str, Rows]:
-        """Features of one clip's generated modalities.
+        """Features of one clip's generated modalities, as far as they are there.
 
-        Args:
-            task: What was generated.
-            made: The generated clip.
-            true: The true clip.
-            best: The true clip after the round trip.
-
-        Returns:
-            Modality to rows (R, D) of ``generated``, ``reference``, ``round_trip`` and ``noise`` (as loud as the true
-            sound), as far as they are there.
+        Modality to rows (R, D) of ``generated``, ``reference``, ``round_trip`` and ``noise`` (as loud as the true
+        sound).
         """
         found: dict[str, Rows] = {}
         noise = None if true is None else _noise(true, sound=task != "audio_to_video", frames=task != "video_to_audio")
@@ -99,16 +86,9 @@ def quality_metrics(
 ) -> dict[str, Any]:
     """Distances between generated and true clips, and what a classifier and the training clips say.
 
-    Args:
-        observations: With their features.
-        extractors: Which made them.
-        seed: Of the intervals and the floors.
-        training: Modality to features (N, D) of the training clips, one row each, for memorisation.
-
-    Returns:
-        ``frechet_distance[EXTRACTOR]``, ``kernel_distance[EXTRACTOR]`` (lower is better; floor: white noise, ceiling:
-        true clips after the round trip; ``reference_halves``: between two halves of the references, what a perfect
-        generator may expect of so few), ``classifier_agreement`` and ``classifier_kl``, ``memorisation[EXTRACTOR]``.
+    Their floor is white noise, their ceiling the true clips after the round trip; ``reference_halves``, between two
+    halves of the references, is what a perfect generator may expect of so few. ``training``: modality to features (N,
+    D).
     """
     metrics: dict[str, Any] = {}
     modules: dict[str, nn.Module | None] = {"video": extractors.video, "audio": extractors.audio}

@@ -27,18 +27,11 @@ def score(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Every measure over clips, and one row per clip.
 
-    Args:
-        observations: The clips.
-        senses: What they were observed with, and the list of measures.
-        seed: Of the floors and the intervals.
-
-    Returns:
-        Measure to ``value`` (the middle over clips: the mean, or a median), ``ci95``, ``floor`` (shuffled pairs),
-        ``floor_random`` (events at random times, where the measure is of events), ``ceiling`` (the true clips after the
-        round trip), ``true`` (the true clips as they are), ``n`` (clips that have it), ``unit``, ``higher_is_better``,
-        ``rough`` (fewer than 20 clips) and ``cannot_tell`` (true clips score no better than shuffled ones); of
-        signed ones, whose size counts, ``median`` (with its sign) and ``n_without`` (clips that have none) too; and the
-        rows.
+    Of each measure ``value`` (the middle over clips: the mean, or a median), ``ci95``, ``floor`` (shuffled pairs),
+    ``floor_random`` (events at random times, where the measure is of events), ``ceiling`` (the true clips after the
+    round trip), ``true`` (as they are), ``n`` (clips that have it), ``unit``, ``higher_is_better``, ``rough`` (fewer
+    than 20 clips) and ``cannot_tell`` (true clips score no better than shuffled ones); of signed ones, whose size
+    counts, ``median`` (with its sign) and ``n_without`` (clips that have none) too.
     """
     senses = senses or Senses()
     made = [o.made for o in observations]
@@ -59,16 +52,7 @@ def score(
 
 
 def run_facts(senses: Senses, rows: Sequence[Mapping[str, Any]], errors: Sequence[str]) -> dict[str, Any]:
-    """What a report says of a run beside its scores, whether of files or of clips in memory.
-
-    Args:
-        senses: What the clips were observed with.
-        rows: Of :func:`score`.
-        errors: A line for each clip that could not be observed.
-
-    Returns:
-        ``detectors``, ``tolerances``, ``clips_without_events``, ``clips`` (the rows) and ``errors``.
-    """
+    """What a report says of a run beside its scores, whether of files or of clips in memory."""
     return {
         "detectors": {
             "sound": "onsets",

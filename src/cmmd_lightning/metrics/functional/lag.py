@@ -104,7 +104,7 @@ def event_lag(
 
 
 def sound_lag(first: Tensor, second: Tensor, sample_rate: int) -> float:
-    """Seconds by which the second sound (M,) is the first (N,), late (negative: early); 0 where one is silent.
+    """Seconds by which the second of two recordings (N,), (M,) of one sound is late; 0 where one is silent.
 
     Example:
         >>> noise = torch.randn(4000, generator=torch.Generator().manual_seed(0))

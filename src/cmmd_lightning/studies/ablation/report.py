@@ -26,19 +26,13 @@ def write_comparison(
     baseline: str = "plain",
     recipes: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write ``comparison.md``, ``.html``, ``.csv`` and ``.tex``, and the figures.
+    """Write ``comparison.md``, ``.html``, ``.csv`` and ``.tex``, and the figures; gives the files.
 
     Args:
-        results: Files ``results.jsonl``, read as one.
+        results: Files ``results.jsonl``, read as one; ValueError if there are none.
         output_dir: Folder for what is written.
         baseline: The recipe that others are compared with.
         recipes: Those shown, in this order; all unless told otherwise.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ValueError: If there are no results, or none of a recipe.
     """
     lines = [line for path in results for line in read_results(path)]
     known = dict.fromkeys(line["recipe"] for line in lines if "sampling" in line)

@@ -14,11 +14,7 @@ RESULTS = "results.jsonl"
 
 
 class Results:
-    """``results.jsonl``: what was measured, a line at a time.
-
-    Args:
-        path: The file; what is there is kept.
-    """
+    """``results.jsonl``: what was measured, a line at a time; what is there is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,11 +39,7 @@ def key_of(line: Mapping[str, Any]) -> tuple[str, str, int, int]:
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a ``results.jsonl``, or of one packed by gzip; a last one that is cut off is left out.
-
-    Raises:
-        ValueError: If another line is not JSON.
-    """
+    """The lines of a ``results.jsonl``, or of one packed by gzip; a last one that is cut off is left out."""
     data = Path(path).read_bytes()
     found, texts = [], (gzip.decompress(data) if Path(path).suffix == ".gz" else data).decode().splitlines()
     for number, text in enumerate(texts, 1):

@@ -18,19 +18,7 @@ Row = dict[str, Any]
 
 
 def auroc(true: np.ndarray, faulty: np.ndarray) -> float:
-    """Probability that a true clip scores higher than a faulty one, ties counting half.
-
-    Args:
-        true: (N,) scores.
-        faulty: (M,) scores.
-
-    Returns:
-        In [0, 1].
-
-    Example:
-        >>> auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
-        0.875
-    """
+    """Probability that a true clip (N,) scores higher than a faulty one (M,), ties counting half."""
     return float(_auroc(true, faulty))
 
 
@@ -41,18 +29,11 @@ def _auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
 
 
 def analyse(rows: Sequence[Row], offsets: Sequence[float], *, resamples: int = 500) -> dict[str, Any]:
-    """What the rows say of each measure.
+    """What the rows of `calibrate_set` say of each measure.
 
-    Args:
-        rows: Of :func:`cmmd_lightning.studies.calibration.calibrate.calibrate_set`.
-        offsets: Seconds that were tried, both ways.
-        resamples: Of the bootstrap over clips.
-
-    Returns:
-        ``num_clips``, ``seconds``, ``periods`` (the range, or null), and ``measures``: for each, ``true`` (its mean
-        on clips in sync; of a lag, of its size), ``bias`` (of a lag: its median on clips in sync, signed, in seconds),
-        ``mean`` (fault to the mean score), ``auroc`` (fault to AUROC), ``ci95`` (fault to its interval over clips),
-        ``monotonicity``, and ``resolves`` (seconds, or null).
+    Of each ``true`` (its mean on clips in sync; of a lag, of its size), ``bias`` (of a lag: its median on clips in
+    sync, signed, in seconds), ``mean``, ``auroc`` and ``ci95`` (fault to the mean score, to the AUROC, to its interval
+    over clips), ``monotonicity``, and ``resolves`` (seconds, or null).
     """
     names = list(dict.fromkeys(name for row in rows for name in row["scores"][TRUE]))
     periods = [row["period"] for row in rows if row["period"]]

@@ -40,16 +40,7 @@ NOTE = (
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
-    """Write ``calibration.json``, ``.png``, ``.md``, ``.html``, ``.csv`` and ``.tex``.
-
-    Args:
-        calibration: ``provenance``, ``sets`` (name to what `analyse` gave)
-            and ``errors``.
-        folder: Where to.
-
-    Returns:
-        The files.
-    """
+    """Write ``calibration.json``, ``.png``, ``.md``, ``.html``, ``.csv`` and ``.tex``; gives the files."""
     picture = folder / "calibration.png"
     folder.mkdir(parents=True, exist_ok=True)
     calibration_figure(calibration["sets"]).savefig(picture, dpi=90, metadata={"Software": None})
@@ -155,14 +146,7 @@ def _about(found: Mapping[str, Any]) -> str:
 
 
 def calibration_figure(sets: Mapping[str, Any]) -> Figure:
-    """AUROC over the signed offset, and by fault and change, a column for each set.
-
-    Args:
-        sets: Name to what `analyse` gave.
-
-    Returns:
-        The figure.
-    """
+    """AUROC over the signed offset, and by fault and change, a column for each set."""
     figure = new_figure(5.4 * len(sets), 7.6)
     grid = figure.subplots(2, len(sets), squeeze=False, gridspec_kw={"height_ratios": [1, 1.15]})
     for column, (name, found) in enumerate(sets.items()):
