@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cmmd_lightning.evaluation.rendering import data_uri
 from cmmd_lightning.metrics.functional.events import match_events
 from cmmd_lightning.metrics.synchrony import MAX_LAG
 
@@ -76,12 +77,28 @@ def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
     ):
         if all(entry.get(key) is not None for entry in scored):
             axes.plot(x, [entry[key] for entry in scored], style, color=colour, label=label)
-    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
-    axes.set_xticks(x, [f"{tolerance:g}" for tolerance in x])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    set_tolerances(axes, x)
     axes.legend(fontsize=7)
     return figure
+
+
+def set_tolerances(axes: Axes, tolerances: Sequence[float]) -> None:
+    """F1 over tolerances in milliseconds."""
+    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
+    axes.set_xticks(tolerances, [f"{tolerance:g}" for tolerance in tolerances])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+
+
+def draw_cells(
+    axes: Axes, values: np.ndarray, heads: Sequence[str], norm: Normalize, cmap: str, said: Callable[[float], str]
+) -> None:
+    """Numbers on a map of colours, white where it is dark."""
+    axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if abs(float(norm(value)) - 0.5) > 0.4 else "black"
+        axes.text(column, row, said(value), ha="center", va="center", fontsize=6, color=ink)
+    axes.set_xticks(range(len(heads)), heads, rotation=30, ha="right", fontsize=7)
 
 
 def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
@@ -151,7 +168,7 @@ def to_data_uri(figure: Figure) -> str:
     """A figure as a PNG in a ``data:`` address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,19 +91,11 @@ def _by_stem(folder: PathLike, errors: list[str]) -> dict[str, Path]:
         found.setdefault(path.stem, []).append(path)
     chosen = {}
     for stem in sorted(found):
-        paths = sorted(found[stem], key=_with_picture_first)
+        paths = sorted(found[stem], key=lambda path: (not is_video(path), path.suffix))
         places = {path.parent for path in paths}
         if len(places) > 1:
-            names = ", ".join(_names(paths))
+            names = ", ".join(map(str, paths))
             errors.append(f"{os.fspath(folder)}: expected one place for the name {stem!r}, got {names}")
         else:
             chosen[stem] = paths[0]
     return chosen
-
-
-def _with_picture_first(path: Path) -> tuple[bool, str]:
-    return not is_video(path), path.suffix
-
-
-def _names(paths: Iterable[Path]) -> list[str]:
-    return [str(path) for path in paths]

@@ -62,7 +62,7 @@ def table_texts(tables: Sequence[Table]) -> dict[str, str]:
 
 def write_document(stem: Path, title: str, sections: Sequence[Section], notes: Sequence[str] = ()) -> list[Path]:
     """Write text, tables and pictures as Markdown and HTML, the tables as CSV and LaTeX too: ``stem`` and a suffix."""
-    pictures = {path: _data_uri(path) for section in sections for path in section.pictures}
+    pictures = {path: data_uri(path.read_bytes()) for section in sections for path in section.pictures}
     tables = [
         table._replace(title=": ".join(filter(None, (section.title, table.title))))
         for section in sections
@@ -89,8 +89,9 @@ def short(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def data_uri(content: bytes, kind: str = "image/png") -> str:
+    """A file's content as an address that carries it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _environment() -> Environment:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cmmd_lightning.metrics.functional.lag import Lag, refine_peak
 from cmmd_lightning.metrics.functional.motion import frames_to_unit
+from cmmd_lightning.metrics.functional.onsets import checked_sound
 
 FPS = 25.0
 """Frames per second at which pictures and sounds are compared."""
@@ -74,17 +75,13 @@ def spectrum_sequence(sound: Tensor, sample_rate: int) -> np.ndarray:
 
     Args:
         sound: Mono sound (N,); ValueError unless it is finite.
-        sample_rate: Hz.
+        sample_rate: Hz, 2 kHz at least.
 
     Example:
         >>> spectrum_sequence(torch.zeros(16000), 16000).shape
         (25, 32)
     """
-    if sound.dim() != 1:
-        raise ValueError(f"sound must have one dimension (samples,), got shape {tuple(sound.shape)}")
-    sound = sound.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(sound).all()):
-        raise ValueError("sound must be finite, got NaN or infinity")
+    sound = checked_sound(sound, sample_rate)
     if sample_rate != SAMPLE_RATE:
         sound = torchaudio.functional.resample(sound, sample_rate, SAMPLE_RATE)
     count = max(1, round(len(sound) / SAMPLE_RATE * FPS))

@@ -30,7 +30,7 @@ def onset_strength(sound: Tensor, sample_rate: int, *, n_bands: int = 40) -> Ten
     loudest band value and compressed as ``log(1 + 100 x) / log(101)``; the strength is the rise of each band over its
     maximum 10 to 40 ms before, rectified and averaged with weights that favour bands which are in use.
     """
-    sound = _checked(sound, sample_rate)
+    sound = checked_sound(sound, sample_rate)
     if sound.numel() == 0 or float(sound.abs().max()) < SILENCE:
         return torch.zeros(1 + sound.numel() // hop_samples(sample_rate))
     bands = _bands(sound, sample_rate, n_bands)
@@ -82,7 +82,8 @@ def hop_samples(sample_rate: int) -> int:
     return max(1, round(HOP_SECONDS * sample_rate))
 
 
-def _checked(sound: Tensor, sample_rate: int) -> Tensor:
+def checked_sound(sound: Tensor, sample_rate: int) -> Tensor:
+    """A sound (N,) as float32 on the CPU; ValueError unless it is finite, at 2 kHz or more."""
     if sound.dim() != 1:
         raise ValueError(f"sound must have one dimension (samples,), got shape {tuple(sound.shape)}")
     if sample_rate < 2000:

@@ -166,7 +166,7 @@ def _scores(held: HeldOut, task: Task, video: Tensor, mel: Tensor) -> dict[str, 
         peaks, true_peaks = mel.amax(2), held.mel.amax(2)
         found["rank"] = [round(x, 4) for x in partner_rank(peaks, true_peaks).tolist()]
         found["pitch"] = float(spearman_corrcoef(peaks.argmax(1).double(), true_peaks.argmax(1).double()))
-    rounded = {name: [[round(t, 4) for t in times] for times in lists] for name, lists in events.items()}
+    rounded = {name: _rounded(lists) for name, lists in events.items()}
     found["events"] = rounded["seen" if task == "audio_to_video" else "heard"]
     if task == "joint":
         found["seen"] = rounded["seen"]
@@ -244,7 +244,8 @@ def ceiling(held: HeldOut) -> dict[str, list[list[float]]]:
     parts = list(held.batches())
     heard = [times for p in parts for times in held.onsets(held.sound(held.mel[p]))]
     seen = [times for p in parts for times in held.seen_events(held.frames(held.video[p]))]
-    return {
-        "heard": [[round(t, 4) for t in times] for times in heard],
-        "seen": [[round(t, 4) for t in times] for times in seen],
-    }
+    return {"heard": _rounded(heard), "seen": _rounded(seen)}
+
+
+def _rounded(lists: list[list[float]]) -> list[list[float]]:
+    return [[round(time, 4) for time in times] for times in lists]

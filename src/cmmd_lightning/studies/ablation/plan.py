@@ -55,11 +55,8 @@ class Plan:
             Sampling(task, scale, away, self.num_inference_steps)
             for task in self.tasks
             for scale in self.guidance_scales
-            for away in self._from(scale)
+            for away in (self.guidance_from if scale != 1.0 else ("dropped",))
         ]
-
-    def _from(self, scale: float) -> tuple[GuidanceFrom, ...]:
-        return self.guidance_from if scale != 1.0 else ("dropped",)
 
 
 def fingerprint(settings: Mapping[str, Any], vae: Mapping[str, Any], start: str | None = None, **sizes: int) -> str:

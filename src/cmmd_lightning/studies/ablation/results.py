@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,8 @@ class Results:
 
     def of(self, cell: Cell, step: int) -> list[dict[str, Any]]:
         """What is known of a cell at a step."""
-        return [line for line in self.lines if key_of(line) == (cell.recipe, cell.scene, cell.seed, step)]
-
-
-def key_of(line: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    """Recipe, scene, seed and step of a line."""
-    return line["recipe"], line["scene"], line["seed"], line["step"]
+        wanted = {**asdict(cell), "step": step}
+        return [line for line in self.lines if all(line[name] == value for name, value in wanted.items())]
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:

@@ -191,11 +191,6 @@ def difference(arm: Arm, base: Arm, measure: str) -> tuple[float, float, float]:
     return float(paired.mean()), *interval(paired)
 
 
-def same_cost(arm: Arm, base: Arm) -> bool:
-    """Whether two arms have cost the same computation, within 3 %."""
-    return abs(arm.flops / base.flops - 1) <= _SAME_COST
-
-
 def base_of(arm: Arm, found: Sequence[Arm], baseline: str) -> dict[str, Arm]:
     """What an arm is compared with: by ``steps`` and ``compute`` the baseline's arm that is equal to it in that.
 
@@ -208,5 +203,6 @@ def base_of(arm: Arm, found: Sequence[Arm], baseline: str) -> dict[str, Arm]:
         equal = {}
     else:
         peers = [a for a in here if a.recipe == baseline]
-        equal = {"steps": [a for a in peers if a.step == arm.step], "compute": [a for a in peers if same_cost(a, arm)]}
+        alike = [a for a in peers if abs(a.flops / arm.flops - 1) <= _SAME_COST]
+        equal = {"steps": [a for a in peers if a.step == arm.step], "compute": alike}
     return {name: some[0] for name, some in equal.items() if some}

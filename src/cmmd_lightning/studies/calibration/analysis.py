@@ -17,13 +17,8 @@ TRUE = "true"
 Row = dict[str, Any]
 
 
-def auroc(true: np.ndarray, faulty: np.ndarray) -> float:
-    """Probability that a true clip (N,) scores higher than a faulty one (M,), ties counting half."""
-    return float(_auroc(true, faulty))
-
-
-def _auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
-    """(...,) of (..., N) and (..., M)."""
+def auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
+    """Probability (...,) that a true clip (..., N) scores higher than a faulty one (..., M), ties counting half."""
     pairs = true.shape[-1] * faulty.shape[-1]
     return mannwhitneyu(true, faulty, axis=-1, method="asymptotic").statistic / pairs
 
@@ -59,8 +54,8 @@ def _analyse_measure(
             continue
         good, bad = (_goodness(name, [scores[kind][name] for scores in having]) for kind in (against, fault))
         draws = np.random.default_rng(0).integers(0, len(having), (resamples, len(having)))
-        found[fault], means[fault] = auroc(good, bad), _mean(name, bad)
-        intervals[fault] = [float(x) for x in np.quantile(_auroc(good[draws], bad[draws]), [0.025, 0.975])]
+        found[fault], means[fault] = float(auroc(good, bad)), _mean(name, bad)
+        intervals[fault] = [float(x) for x in np.quantile(auroc(good[draws], bad[draws]), [0.025, 0.975])]
     in_sync = [row["scores"][TRUE][name] for row in rows]
     lags = [lag for lag in in_sync if lag is not None]
     return {

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from torch import Tensor
 
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents, View, has_av_align
@@ -151,21 +151,18 @@ def _stored(path: Path) -> list[Row]:
 
 def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool) -> Any:
     """Results of the jobs as they come, from a process for each core; the message of those that failed."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        task = bar.add_task(title, total=len(jobs))
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with ProcessPoolExecutor(os.cpu_count(), context, _start_worker) as pool:
-            futures = [pool.submit(work, *job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    bar.advance(task)
-                    try:
-                        yield future.result()
-                    except (ValueError, OSError) as error:
-                        yield " ".join(str(error).split())
-            finally:
-                pool.shutdown(cancel_futures=True)
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    shown: Any = {"total": len(jobs), "console": Console(stderr=True), "disable": not progress, "transient": True}
+    with ProcessPoolExecutor(os.cpu_count(), context, _start_worker) as pool:
+        futures = [pool.submit(work, *job) for job in jobs]
+        try:
+            for future in track(as_completed(futures), title, **shown):
+                try:
+                    yield future.result()
+                except (ValueError, OSError) as error:
+                    yield " ".join(str(error).split())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
