@@ -195,15 +195,12 @@ def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: 
 def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
     """Agreement of a classifier on true and generated sound, and its divergence."""
     rows = {kind: [torch.from_numpy(row) for row in clips] for kind, clips in sets.items()}
-    made, true = rows["generated"], rows["reference"]
-    ideal = zip(rows["round_trip"], true, strict=True) if "round_trip" in rows else ()
-    pairs = {
-        "value": list(zip(made, true, strict=True)),
-        "floor": shuffled(made, true, seed=seed),
-        "ceiling": list(ideal),
-    }
+    true, made = rows["reference"], rows["generated"]
+    pairs = {"value": list(zip(true, made, strict=True)), "floor": shuffled(true, made, seed=seed), "ceiling": []}
+    if "round_trip" in rows:
+        pairs["ceiling"] = list(zip(true, rows["round_trip"], strict=True))
     metrics = {}
     for measure in (ClassAgreement(), ClassDivergence()):
-        values = {kind: np.array([measure.score(*pair)[0] for pair in some]) for kind, some in pairs.items()}
+        values = {kind: np.array([measure.score(b, a)[0] for a, b in some]) for kind, some in pairs.items()}
         metrics[measure.names[0]] = entry_of(measure, values, seed)
     return metrics
