@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cmmd_lightning.evaluation.rendering import data_uri
 from cmmd_lightning.metrics.functional.events import match_events
 from cmmd_lightning.metrics.synchrony import MAX_LAG
 
@@ -46,36 +47,18 @@ LAG_BIN = 25
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of a clip's figure: a strip of pictures, or a spectrogram.
-
-    Args:
-        title: What it shows.
-        frames: uint8 (T, 3, H, W), or None.
-        sound: float (N,), or None.
-        rate: Frames per second of ``frames``, or Hz of ``sound``.
-        events: Seconds, marked by lines.
-        against: Reference events: those of ``events`` with a partner within 0.1 s are marked as hits, the others as
-            misses. None
-            marks ``events`` as reference.
-    """
+    """One row of a clip's figure: a strip of pictures, or a spectrogram, with events in seconds."""
 
     title: str
-    frames: Tensor | None = None
-    sound: Tensor | None = None
-    rate: float = 1.0
+    frames: Tensor | None = None  # uint8 (T, 3, H, W)
+    sound: Tensor | None = None  # (N,)
+    rate: float = 1.0  # frames per second, or Hz
     events: Sequence[float] = field(default_factory=tuple)
-    against: Sequence[float] | None = None
+    against: Sequence[float] | None = None  # reference events within 0.1 s of which one is a hit; None: these are it
 
 
 def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """F1 over the tolerance, with its interval, floors and ceiling.
-
-    Args:
-        metrics: ``report["tasks"][task]``.
-
-    Returns:
-        The figure.
-    """
+    """F1 over the tolerance, with its interval, floors and ceiling, of ``report["tasks"][task]``."""
     points = sorted(
         (float(match[1]), metrics[key]) for key in metrics if (match := re.fullmatch(r"event_f1@([\d.]+)ms", key))
     )
@@ -94,23 +77,32 @@ def tolerance_figure(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
     ):
         if all(entry.get(key) is not None for entry in scored):
             axes.plot(x, [entry[key] for entry in scored], style, color=colour, label=label)
-    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
-    axes.set_xticks(x, [f"{tolerance:g}" for tolerance in x])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    set_tolerances(axes, x)
     axes.legend(fontsize=7)
     return figure
 
 
+def set_tolerances(axes: Axes, tolerances: Sequence[float]) -> None:
+    """F1 over tolerances in milliseconds."""
+    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
+    axes.set_xticks(tolerances, [f"{tolerance:g}" for tolerance in tolerances])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+
+
+def draw_cells(
+    axes: Axes, values: np.ndarray, heads: Sequence[str], norm: Normalize, cmap: str, said: Callable[[float], str]
+) -> None:
+    """Numbers on a map of colours, white where it is dark."""
+    axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if abs(float(norm(value)) - 0.5) > 0.4 else "black"
+        axes.text(column, row, said(value), ha="center", va="center", fontsize=6, color=ink)
+    axes.set_xticks(range(len(heads)), heads, rotation=30, ha="right", fontsize=7)
+
+
 def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Histograms of the clips' signed lags, one below the other on one axis.
-
-    Args:
-        rows: ``report["runs"][task]["clips"]``.
-
-    Returns:
-        The figure; None where no clip has a lag.
-    """
+    """Histograms of signed lags, one below the other, of ``report["runs"][task]["clips"]``; None without any."""
     found = {name: [row[name] for row in rows if name in row] for name in LAGS}
     known = {name: lags for name, lags in found.items() if any(lag is not None for lag in lags)}
     if not known:
@@ -137,14 +129,7 @@ def lag_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def memorisation_figure(entry: Mapping[str, Any]) -> Figure:
-    """Distances to the nearest training clip, of generated clips beside those of held-out true ones.
-
-    Args:
-        entry: ``report["tasks"][task]["memorisation[...]"]``.
-
-    Returns:
-        The figure.
-    """
+    """Distances to the nearest training clip, of generated clips beside those of held-out true ones."""
     figure = new_figure(5.0, 2.6)
     axes = figure.subplots()
     generated, held_out = (np.asarray(entry["distances"][side]) for side in ("generated", "held_out"))
@@ -162,15 +147,7 @@ def memorisation_figure(entry: Mapping[str, Any]) -> Figure:
 
 
 def clip_figure(lanes: Sequence[Lane], duration: float) -> Figure:
-    """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events.
-
-    Args:
-        lanes: Rows, from the top.
-        duration: Seconds shown.
-
-    Returns:
-        The figure.
-    """
+    """A clip on one axis of time: pictures where they are shown, spectrograms, and lines at the events."""
     heights = [0.62 if lane.frames is not None else 1.3 for lane in lanes]
     figure = new_figure(9.0, 0.5 + 1.15 * sum(heights))
     rows = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
@@ -191,7 +168,7 @@ def to_data_uri(figure: Figure) -> str:
     """A figure as a PNG in a ``data:`` address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue())
 
 
 def new_figure(width: float, height: float) -> Figure:

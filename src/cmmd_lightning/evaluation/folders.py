@@ -54,19 +54,18 @@ def evaluate_folders(
 ) -> dict[str, Any]:
     """Score a folder of generated media against a folder of references.
 
-    ``video_to_audio``: onsets in the generated sound against the reference events. ``audio_to_video``: motion events
-    in the generated picture against the reference events. Reference events are those of the sidecar ``STEM.json``
-    that are visible and audible, else what the same detector finds in the reference. ``joint``: onsets in the
-    generated sound against motion events in the generated picture; there the references are a set of true clips, for
-    quality and the ceiling, and no partners. Beside the events, what is seen is compared with what is heard
-    (:meth:`cmmd_lightning.evaluation.measures.Senses.compare`), a given picture or sound being taken from the
-    reference where the generated file lacks it; and generated with true media as sets
-    (:func:`cmmd_lightning.evaluation.quality.quality_metrics`). Only the span that both files cover counts. Files are
-    paired by stem; what is unpaired or unreadable is listed, and the rest is scored. One clip is in memory at a time.
+    ``video_to_audio``: onsets in the generated sound against the reference events. ``audio_to_video``: motion events in
+    the generated picture against the reference events. Reference events are those of the sidecar ``STEM.json`` that are
+    visible and audible, else what the same detector finds in the reference. ``joint``: onsets in the generated sound
+    against motion events in the generated picture; there the references are a set of true clips, for quality and the
+    ceiling, and no partners. Beside the events, what is seen is compared with what is heard, a given picture or sound
+    being taken from the reference where the generated file lacks it; and generated with true media as sets. Only the
+    span that both files cover counts. Files are paired by stem; what is unpaired or unreadable is listed, and the rest
+    is scored. One clip is in memory at a time.
 
     Args:
-        task: ``video_to_audio``, ``audio_to_video`` or ``joint``.
-        generated: Folder of generated media of any format, rate and size.
+        task: ``video_to_audio``, ``audio_to_video`` or ``joint``; ValueError for others.
+        generated: Folder of generated media of any format, rate and size; MediaError where there is none.
         reference: Folder of reference media; may be None for ``joint``.
         tolerances: Seconds.
         video_events: Detector for pictures: ``impacts``, ``turns``, or ``auto``: impacts where a sidecar of the
@@ -84,14 +83,9 @@ def evaluate_folders(
         progress: Whether to show a progress bar.
 
     Returns:
-        The report, as :func:`cmmd_lightning.evaluation.report.write_report` writes it: ``provenance``;
-        ``tasks[task]`` with, for each measure, ``value``, ``ci95``, ``floor`` (shuffled pairs), ``floor_random``
-        (random events at the same rate), ``ceiling`` and ``n``; ``runs[task]`` with the clips, the unpaired and the
-        errors.
-
-    Raises:
-        ValueError: If the task is unknown or a reference folder is missing.
-        MediaError: If a folder does not exist.
+        The report, as ``write_report`` writes it: ``provenance``; ``tasks[task]`` with, for each measure, ``value``,
+        ``ci95``, ``floor`` (shuffled pairs), ``floor_random`` (random events at the same rate), ``ceiling`` and ``n``;
+        ``runs[task]`` with the clips, the unpaired and the errors.
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")

@@ -96,10 +96,6 @@ class GeneratedClips:
     events are those that the detector finds there. The ceiling is therefore a perfect copy: event scores of 1 and
     distances of 0. ``cmmd evaluate --ckpt_path`` on files has references untouched by the codecs, and true event times
     from sidecars.
-
-    Args:
-        model: What generates.
-        spec: The tasks and settings.
     """
 
     def __init__(self, model: Generator, spec: EvaluationSpec) -> None:
@@ -157,15 +153,7 @@ class GeneratedClips:
         return Media(frames, clip.fps, sound, clip.sample_rate)
 
     def report(self, *, command: str | None = None) -> Report | None:
-        """Scores over the clips of all processes; every process has to call this.
-
-        Args:
-            command: What to name as the command in the provenance; ``sys.argv`` by default.
-
-        Returns:
-            The report, in the form of :func:`cmmd_lightning.evaluation.folders.evaluate_folders`, with the clips in the
-            order of their index; None on all processes but the first.
-        """
+        """The report over the clips of all processes, which all have to call this; None but for the first."""
         found = _gathered(self.found)
         if _processes() > 1 and distributed.get_rank() > 0:
             return None
@@ -189,14 +177,9 @@ class GeneratedClips:
 
 
 def logged_values(report: Report) -> dict[str, float]:
-    """What a logger is given of a report.
+    """What a logger is given of a report: ``test/TASK/MEASURE``, and with ``/floor`` and ``/ceiling`` where known.
 
-    Args:
-        report: As `GeneratedClips.report` returns it.
-
-    Returns:
-        ``test/TASK/MEASURE``, ``test/TASK/MEASURE/floor`` and ``test/TASK/MEASURE/ceiling``, as far as they are known.
-        Event scores of a task none of whose clips has reference events are left out, with a warning.
+    Event scores of a task none of whose clips has reference events are left out, with a warning.
 
     Example:
         >>> run = {"errors": [], "clips": [{}], "clips_without_events": 0}
@@ -220,12 +203,7 @@ def logged_values(report: Report) -> dict[str, float]:
 
 
 def save_report(report: Report, folder: str | Path) -> None:
-    """Write ``test_report.json`` and its page ``test_report.html`` in place of older ones; tell the scores, and where.
-
-    Args:
-        report: As `GeneratedClips.report` returns it.
-        folder: Where to.
-    """
+    """Write ``test_report.json`` and ``.html`` in place of older ones; tell the scores, and where."""
     path = Path(folder) / "test_report.json"
     path.unlink(missing_ok=True)  # of another checkpoint: nothing to be merged with
     written = write_report(report, path, examples=4)
@@ -239,11 +217,7 @@ def save_report(report: Report, folder: str | Path) -> None:
 
 
 def _finite(media: Tensor, what: str) -> Tensor:
-    """Decoded media on the CPU.
-
-    Raises:
-        ValueError: If a value is not finite.
-    """
+    """Decoded media on the CPU; ValueError if a value is not finite."""
     if not torch.isfinite(media).all():
         raise ValueError(f"expected finite {what} from the model, got NaN or infinity")
     return media.float().cpu()

@@ -20,11 +20,7 @@ MAX_HEIGHT = 256
 
 
 def length(path: Path, kind: Kind) -> float:
-    """Seconds of a file's stream.
-
-    Raises:
-        MediaError: If the file has no such stream, one without length, or is unreadable.
-    """
+    """Seconds of a file's stream; MediaError if it has no such stream, or one without length."""
     info = probe(path)
     seconds = info.audio_duration if kind == "sound" else info.video_duration
     if seconds is None:
@@ -43,17 +39,7 @@ def picture_start(path: Path) -> float | None:
 
 
 def load_sound(path: Path, seconds: float, sample_rate: int = SAMPLE_RATE, *, start: float = 0.0) -> Tensor:
-    """Some seconds of a file's sound.
-
-    Args:
-        path: Media file with sound.
-        seconds: How much of it, at most.
-        sample_rate: Hz.
-        start: Seconds from the file's zero.
-
-    Returns:
-        float32 (N,).
-    """
+    """The first so many seconds from ``start`` of a file's sound: float32 (N,)."""
     count = round(seconds * sample_rate)
     return torch.cat(list(iter_sound(path, start=start, sample_rate=sample_rate, num_samples=count)))
 
@@ -67,18 +53,9 @@ def load_frames(
     fit: Literal["crop", "letterbox"] = "crop",
     start: float = 0.0,
 ) -> tuple[Tensor, float]:
-    """Some seconds of a file's picture.
+    """The first so many seconds from ``start`` of a file's picture: uint8 (T, 3, H, W), and the frames per second.
 
-    Args:
-        path: Media file with a picture.
-        seconds: How much of it, at most.
-        fps: Frames per second; the file's own, at most 30, by default.
-        size: (height, width); the file's own shape, at most 256 pixels high, by default.
-        fit: How pictures are brought to ``size``.
-        start: Seconds from the file's zero.
-
-    Returns:
-        uint8 (T, 3, H, W), and the frames per second.
+    By default these are the file's own, at most 30, and its own shape, at most 256 pixels high.
     """
     info = probe(path)
     fps = fps or min(info.fps or MAX_FPS, MAX_FPS)

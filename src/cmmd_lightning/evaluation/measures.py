@@ -52,56 +52,33 @@ MAX_HEIGHT = 96
 
 @dataclass(frozen=True)
 class Media:
-    """A clip in memory.
+    """A clip in memory."""
 
-    Args:
-        frames: uint8 (T, 3, H, W), or None.
-        fps: Frames per second.
-        sound: float (N,), or None.
-        sample_rate: Hz.
-        events: What the sidecar says of the true clip's events, if there is one.
-    """
-
-    frames: Tensor | None = None
+    frames: Tensor | None = None  # uint8 (T, 3, H, W)
     fps: float = 0.0
-    sound: Tensor | None = None
-    sample_rate: int = SAMPLE_RATE
-    events: tuple[Mapping[str, Any], ...] = ()
+    sound: Tensor | None = None  # float (N,)
+    sample_rate: int = SAMPLE_RATE  # Hz
+    events: tuple[Mapping[str, Any], ...] = ()  # what the sidecar says of the true clip's, if there is one
 
 
 @dataclass(frozen=True)
 class View:
-    """One clip as the measures compare it.
+    """One clip as the measures compare it."""
 
-    Args:
-        left: The reference events, and what was taken from the picture.
-        right: The estimated events, and what was taken from the sound.
-    """
-
-    left: Mapping[str, Any] = field(default_factory=dict)
-    right: Mapping[str, Any] = field(default_factory=dict)
+    left: Mapping[str, Any] = field(default_factory=dict)  # the reference events, and what the picture gave
+    right: Mapping[str, Any] = field(default_factory=dict)  # the estimated events, and what the sound gave
 
 
 @dataclass(frozen=True)
 class Senses:
-    """Takes from a picture and from a sound what the measures compare.
-
-    Args:
-        video_events: Detector for pictures: ``impacts`` or ``turns``.
-        linear: A fitted linear synchrony, if there is one.
-        encoders: Modules for pictures ``(frames (1, 3, T, H, W), fps) -> (1, D)`` and sounds ``(sound (1, N),
-            sample_rate) -> (1, D)`` whose rows compare (:mod:`cmmd_lightning.metrics.encoders`), if there are any.
-        tolerances: Of the event scores, in seconds.
-        more: Measures of one's own.
-        without: Names of measures, or of their classes, to leave out.
-    """
+    """Takes from a picture and from a sound what the measures compare."""
 
     video_events: VideoEvents = "impacts"
     linear: LinearSync | None = None
-    encoders: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
-    tolerances: Sequence[float] = TOLERANCES
-    more: Sequence[Measure] = ()
-    without: Sequence[str] = ()
+    encoders: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None  # see `metrics.encoders`
+    tolerances: Sequence[float] = TOLERANCES  # seconds
+    more: Sequence[Measure] = ()  # of one's own
+    without: Sequence[str] = ()  # names of measures, or of their classes
 
     def __post_init__(self) -> None:
         for encoder in self.encoders or ():
@@ -109,15 +86,7 @@ class Senses:
                 encoder.eval()  # a file of TorchScript is as it was saved
 
     def see(self, frames: Tensor, fps: float) -> dict[str, Any]:
-        """What the measures want of a picture.
-
-        Args:
-            frames: uint8 (T, 3, H, W).
-            fps: Frames per second.
-
-        Returns:
-            ``video_events``, ``motion``, and ``flow_peaks[VARIANT]``, ``linear``, ``embedding`` where known.
-        """
+        """What the measures want of frames uint8 (T, 3, H, W): ``flow_peaks[VARIANT]`` and so on as far as known."""
         duration, small = len(frames) / fps, shrunk(frames)
         times, energy = motion_envelope(small, fps)
         seen: dict[str, Any] = {
@@ -136,15 +105,7 @@ class Senses:
         return seen
 
     def hear(self, sound: Tensor, sample_rate: int) -> dict[str, Any]:
-        """What the measures want of a sound.
-
-        Args:
-            sound: float (N,).
-            sample_rate: Hz.
-
-        Returns:
-            ``onsets``, ``loudness``, and ``librosa_onsets``, ``linear``, ``embedding`` where known.
-        """
+        """What the measures want of a sound (N,): ``librosa_onsets``, ``linear`` and ``embedding`` where known."""
         duration = len(sound) / sample_rate
         times = torch.from_numpy(envelope_times(duration))
         heard: dict[str, Any] = {
@@ -184,11 +145,7 @@ class Senses:
         return tuple(measure for measure in found if not set(self.without) & {type(measure).__name__, *measure.names})
 
     def of(self, name: str) -> Measure:
-        """The measure that gives the number of that name.
-
-        Raises:
-            KeyError: If none does.
-        """
+        """The measure that gives the number of that name."""
         return next(measure for measure in self.measures if name in measure.names)
 
     def features(self, media: Media) -> dict[str, Any]:
@@ -199,15 +156,7 @@ class Senses:
         return found
 
     def compare(self, left: View, right: View) -> dict[str, float]:
-        """Every measure of the left side of one clip against the right side of another (or the same).
-
-        Args:
-            left: Gives the reference events and the video.
-            right: Gives the estimated events and the sound.
-
-        Returns:
-            Name to number, of those whose sides are known; NaN where there is none, such as no lag.
-        """
+        """Every measure whose sides are known, of one clip's left side and another's (or its own) right; NaN: none."""
         scores: dict[str, float] = {}
         for measure in self.measures:
             scores |= measure.scores(right.right, left.left)

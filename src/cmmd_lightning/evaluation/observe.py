@@ -27,39 +27,22 @@ GENERATED: dict[Task, tuple[Kind, ...]] = {
     "audio_to_video": ("picture",),
     "joint": ("sound", "picture"),
 }
+GIVEN = {"video_to_audio": ("frames", "fps"), "audio_to_video": ("sound", "sample_rate")}
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Turns clips into what the measures compare, one clip in memory at a time.
-
-    Args:
-        task: What was generated.
-        senses: What is taken from pictures and sounds.
-        round_trip: Codec and vocoder for the ceiling, if known.
-        extractors: Of features for the distances between sets of clips.
-        max_seconds: Longer files are scored over their first seconds.
-    """
+    """Turns clips into what the measures compare, one clip in memory at a time."""
 
     task: Task
     senses: Senses = field(default_factory=Senses)
-    round_trip: RoundTrip | None = None
+    round_trip: RoundTrip | None = None  # for the ceiling
     extractors: Extractors = field(default_factory=Extractors)
-    max_seconds: float = 60.0
+    max_seconds: float = 60.0  # longer files are scored over their first seconds
 
     def __call__(self, pair: Pair) -> Observation:
-        """Read and observe one pair of files.
-
-        Args:
-            pair: The files.
-
-        Returns:
-            The observation.
-
-        Raises:
-            MediaError: If a file is unreadable or lacks a stream that the task needs.
-        """
-        zero = self._zero(pair.generated)
+        """Read and observe one pair of files; MediaError if one lacks a stream that the task needs."""
+        zero = picture_start(pair.generated) or 0.0  # at the first frame
         duration = min(self.span(pair.generated) - zero, self.max_seconds)
         if pair.reference is None:
             made = self.read(pair.generated, duration, start=zero)
@@ -76,10 +59,6 @@ class Observer:
         seen = self.observe(pair.stem, made, true, best, known)
         return replace(seen, generated=pair.generated, reference=pair.reference, clock=clock)
 
-    def _zero(self, path: Path) -> float:
-        """Where a file's clip begins: at its first frame, or where it has none at its start."""
-        return picture_start(path) or 0.0
-
     def _common(self, generated: Path, reference: Path, zero: float, duration: float) -> tuple[float, str]:
         """Where the reference's clip begins, and by what that is known: two files have no clock in common."""
         begin = picture_start(reference)
@@ -91,11 +70,7 @@ class Observer:
         return max(0.0, -sound_lag(true, given, SAMPLE_RATE)), "sound"
 
     def span(self, path: Path) -> float:
-        """Seconds that a file's streams cover.
-
-        Raises:
-            MediaError: If one that the task generates is missing or has no length, or the file is unreadable.
-        """
+        """Seconds that a file's streams cover; MediaError if one that the task generates is missing or empty."""
         return min([probe(path).duration, *(length(path, kind) for kind in GENERATED[self.task])])
 
     def read(
@@ -129,19 +104,12 @@ class Observer:
             true: The true clip; may be None for ``joint``.
             best: The true clip after the round trip, if there is one.
             known: The true events as a sidecar has them, if known.
-
-        Returns:
-            The observation.
         """
         whole, ideal, truth = made, best, true
-        if true is not None and self.task == "video_to_audio":
-            whole = replace(made, **_picture_of(made if made.frames is not None else true))
-            ideal = best and replace(best, **_picture_of(true))
-            truth = true if true.frames is not None else replace(true, **_picture_of(whole))
-        elif true is not None and self.task == "audio_to_video":
-            whole = replace(made, **_sound_of(made if made.sound is not None else true))
-            ideal = best and replace(best, **_sound_of(true))
-            truth = true if true.sound is not None else replace(true, **_sound_of(whole))
+        if true is not None:
+            given = GIVEN.get(self.task, ())
+            whole, ideal = _filled(made, true, given), best and _filled(best, true, given)
+            truth = _filled(true, whole, given)
         view = self._view(whole)
         if true is not None and true.frames is not None and self.task == "audio_to_video":
             view = self._at_shared_rate(view, made, true.fps)
@@ -243,9 +211,8 @@ def _same(first: Tensor | None, second: Tensor | None) -> bool:
     return first is not None and second is not None and torch.equal(first, second)
 
 
-def _picture_of(media: Media) -> dict[str, Any]:
-    return {"frames": media.frames, "fps": media.fps}
-
-
-def _sound_of(media: Media) -> dict[str, Any]:
-    return {"sound": media.sound, "sample_rate": media.sample_rate}
+def _filled(media: Media, source: Media, given: Sequence[str]) -> Media:
+    """A clip with what is given to the generator, of another one where it lacks that."""
+    if not given or getattr(media, given[0]) is not None:
+        return media
+    return replace(media, **{name: getattr(source, name) for name in given})

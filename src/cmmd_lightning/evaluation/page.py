@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from cmmd_lightning.evaluation.figures import (
 )
 from cmmd_lightning.evaluation.loading import load_frames, load_sound
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
-from cmmd_lightning.evaluation.rendering import render
+from cmmd_lightning.evaluation.rendering import data_uri, render
 from cmmd_lightning.evaluation.table import groups
 from cmmd_lightning.media import is_video, probe
 
@@ -50,15 +49,7 @@ LEGEND = (
 
 
 def render_page(report: Mapping[str, Any], *, examples: int = 3) -> str:
-    """A report as HTML, with nothing to load from elsewhere.
-
-    Args:
-        report: As ``report.json`` holds it; media are read from where its clips say, and left out where they are gone.
-        examples: Clips shown per task: half of them the best, half the worst.
-
-    Returns:
-        The page.
-    """
+    """A report as one HTML page with so many example clips a task, whose media are read from where they lie."""
     runs = report.get("runs", {})
     tasks = []
     for task, metrics in report.get("tasks", {}).items():
@@ -224,5 +215,5 @@ def _media(title: str, path: Path) -> dict[str, str | None]:
     kinds = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm", ".wav": "audio/wav", ".mp3": "audio/mpeg"}
     kind, source = kinds.get(path.suffix.lower()), None
     if kind is not None and path.stat().st_size <= MAX_EMBEDDED:
-        source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        source = data_uri(path.read_bytes(), kind)
     return {"title": title, "path": str(path), "tag": "video" if is_video(path) else "audio", "source": source}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +14,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated file and its reference.
-
-    Args:
-        stem: Name without suffix of the generated file.
-        generated: The generated file.
-        reference: The reference file; None for a clip that needs none (joint generation).
-    """
+    """A generated file and its reference, which is None for a clip that needs none (joint generation)."""
 
     stem: str
     generated: Path
@@ -30,14 +23,7 @@ class Pair:
 
 @dataclass
 class Pairing:
-    """Pairs by file name, and what has no partner.
-
-    Args:
-        pairs: In the order of their stems.
-        unpaired_generated: Names of generated files without a reference.
-        unpaired_reference: Names of reference files without a generated file.
-        errors: One line for each name that several files claim.
-    """
+    """Pairs in the order of their stems, names of files without a partner, and a line for each name twice claimed."""
 
     pairs: list[Pair] = field(default_factory=list)
     unpaired_generated: list[str] = field(default_factory=list)
@@ -46,23 +32,12 @@ class Pairing:
 
 
 def pair_folders(generated: PathLike, reference: PathLike | None, *, as_sets: bool = False) -> Pairing:
-    """Pair the media files of two folder trees by stem.
+    """Pair the media files of two folder trees by stem; MediaError if one does not exist.
 
     Where one folder has a stem twice with different suffixes (``clip.mp4`` and ``clip.wav``, as predict writes them),
     the file with a picture counts. A generated ``STEM_0`` (one of several samples) is paired with ``STEM`` where no
-    ``STEM_0`` exists.
-
-    Args:
-        generated: Folder of generated media.
-        reference: Folder of reference media; None pairs every generated file with nothing.
-        as_sets: Pair in the order of the stems, whatever they are, as many as there are of both; the generated files
-            that are left over have no reference.
-
-    Returns:
-        The pairing.
-
-    Raises:
-        MediaError: If a folder does not exist.
+    ``STEM_0`` exists. ``as_sets``: in the order of the stems, whatever they are, as many as there are of both; the
+    generated files that are left over have no reference.
 
     Example:
         >>> import tempfile
@@ -101,12 +76,7 @@ def pair_folders(generated: PathLike, reference: PathLike | None, *, as_sets: bo
 
 
 def require_media(generated: PathLike, reference: PathLike | None = None) -> None:
-    """Refuse folders without media before anything is loaded.
-
-    Raises:
-        ValueError: If a folder has no media files.
-        MediaError: If a folder does not exist.
-    """
+    """Refuse folders without media before anything is loaded."""
     for folder in (generated, reference):
         if folder is not None and not find_media(folder):
             held = sorted({path.suffix or path.name for path in Path(folder).rglob("*") if path.is_file()})
@@ -121,19 +91,11 @@ def _by_stem(folder: PathLike, errors: list[str]) -> dict[str, Path]:
         found.setdefault(path.stem, []).append(path)
     chosen = {}
     for stem in sorted(found):
-        paths = sorted(found[stem], key=_with_picture_first)
+        paths = sorted(found[stem], key=lambda path: (not is_video(path), path.suffix))
         places = {path.parent for path in paths}
         if len(places) > 1:
-            names = ", ".join(_names(paths))
+            names = ", ".join(map(str, paths))
             errors.append(f"{os.fspath(folder)}: expected one place for the name {stem!r}, got {names}")
         else:
             chosen[stem] = paths[0]
     return chosen
-
-
-def _with_picture_first(path: Path) -> tuple[bool, str]:
-    return not is_video(path), path.suffix
-
-
-def _names(paths: Iterable[Path]) -> list[str]:
-    return [str(path) for path in paths]

@@ -15,19 +15,7 @@ from cmmd_lightning.version import __version__
 
 
 def provenance(command: str | None, seed: int) -> dict[str, Any]:
-    """What a report says of its making.
-
-    Args:
-        command: The command; by default this process's, its program by name only.
-        seed: The seed.
-
-    Returns:
-        ``command``, ``version``, ``seed``, ``machine``.
-
-    Example:
-        >>> sorted(provenance("cmmd evaluate", 0))
-        ['command', 'machine', 'seed', 'version']
-    """
+    """What a report says of its making; ``command`` is by default this process's, its program by name only."""
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return {"command": command, "version": __version__, "seed": seed, "machine": machine()}

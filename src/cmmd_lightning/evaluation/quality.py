@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observation import Media, Observation
-from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, derangements, interval_of
-from cmmd_lightning.metrics.functional.meaning import classifier_agreement
-from cmmd_lightning.metrics.functional.memorisation import memorisation_scores, nearest_distances
-from cmmd_lightning.metrics.functional.quality import frechet_distance_of_features, kernel_distance
+from cmmd_lightning.evaluation.scoring import entry_of
+from cmmd_lightning.metrics.functional.intervals import ROUGH, interval_of, shuffled
+from cmmd_lightning.metrics.functional.memorisation import memorisation_scores
+from cmmd_lightning.metrics.meaning import ClassAgreement, ClassDivergence
+from cmmd_lightning.metrics.memorisation import Memorisation
+from cmmd_lightning.metrics.quality import FeatureDistance, FrechetDistance, KernelDistance
 from cmmd_lightning.metrics.weights import weights_hash
 
 RESAMPLES = 200
@@ -26,30 +28,17 @@ Rows = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Extractors:
-    """Feature extractors for the distances between sets of clips.
+    """Feature extractors for the distances between sets of clips, each with a ``name``; None for no such distances."""
 
-    Args:
-        video: ``(frames uint8 (1, 3, T, H, W), fps) -> (rows, D)`` with a ``name``, or None for no such distances.
-        audio: ``(sound (1, N), sample_rate) -> (rows, D)`` with a ``name``, or None.
-        classifier: ``(sound (1, N), sample_rate) -> (1, L)`` class probabilities, or None.
-    """
-
-    video: nn.Module | None = None
-    audio: nn.Module | None = None
-    classifier: nn.Module | None = None
+    video: nn.Module | None = None  # (frames uint8 (1, 3, T, H, W), fps) -> (rows, D)
+    audio: nn.Module | None = None  # (sound (1, N), sample_rate) -> (rows, D)
+    classifier: nn.Module | None = None  # (sound (1, N), sample_rate) -> (1, L) class probabilities
 
     def rows(self, task: str, made: Media, true: Media | None, best: Media | None) -> dict[str, Rows]:
-        """Features of one clip's generated modalities.
+        """Features of one clip's generated modalities, as far as they are there.
 
-        Args:
-            task: What was generated.
-            made: The generated clip.
-            true: The true clip.
-            best: The true clip after the round trip.
-
-        Returns:
-            Modality to rows (R, D) of ``generated``, ``reference``, ``round_trip`` and ``noise`` (as loud as the true
-            sound), as far as they are there.
+        Modality to rows (R, D) of ``generated``, ``reference``, ``round_trip`` and ``noise`` (as loud as the true
+        sound).
         """
         found: dict[str, Rows] = {}
         noise = None if true is None else _noise(true, sound=task != "audio_to_video", frames=task != "video_to_audio")
@@ -97,16 +86,9 @@ def quality_metrics(
 ) -> dict[str, Any]:
     """Distances between generated and true clips, and what a classifier and the training clips say.
 
-    Args:
-        observations: With their features.
-        extractors: Which made them.
-        seed: Of the intervals and the floors.
-        training: Modality to features (N, D) of the training clips, one row each, for memorisation.
-
-    Returns:
-        ``frechet_distance[EXTRACTOR]``, ``kernel_distance[EXTRACTOR]`` (lower is better; floor: white noise, ceiling:
-        true clips after the round trip; ``reference_halves``: between two halves of the references, what a perfect
-        generator may expect of so few), ``classifier_agreement`` and ``classifier_kl``, ``memorisation[EXTRACTOR]``.
+    Their floor is white noise, their ceiling the true clips after the round trip; ``reference_halves``, between two
+    halves of the references, is what a perfect generator may expect of so few. ``training``: modality to features (N,
+    D).
     """
     metrics: dict[str, Any] = {}
     modules: dict[str, nn.Module | None] = {"video": extractors.video, "audio": extractors.audio}
@@ -119,12 +101,8 @@ def quality_metrics(
             "weights": weights_hash(module),
             "num_features": sets["generated"][0].shape[1],
         }
-        for name, distance in (
-            ("frechet_distance", frechet_distance_of_features),
-            ("kernel_distance", kernel_distance),
-        ):
-            least = 0.0 if name == "frechet_distance" else -np.inf
-            metrics[f"{name}[{module.name}]"] = _distance(distance, sets, least, seed) | about
+        for measure in (FrechetDistance, KernelDistance):
+            metrics[f"{measure.key}[{module.name}]"] = _distance(measure, sets, seed) | about
         if training is not None and modality in training:
             metrics[f"memorisation[{module.name}]"] = _memorisation(sets, training[modality], seed) | about
     classes = _sets(observations, "class")
@@ -148,57 +126,53 @@ def _sets(observations: Sequence[Observation], modality: str) -> dict[str, list[
     return found
 
 
-def _distance(
-    distance: Callable[[Tensor, Tensor], float], sets: Mapping[str, list[np.ndarray]], least: float, seed: int
-) -> dict[str, Any]:
+def _distance(measure: type[FeatureDistance], sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
     def of(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float | None:
         first, second = (torch.from_numpy(np.concatenate(rows)) for rows in (a, b))
-        return distance(first, second) if min(len(first), len(second)) > 1 else None
+        return measure.between(first, second) if min(len(first), len(second)) > 1 else None
 
     made, true = sets["generated"], sets["reference"]
+    count = min(len(made), len(true))
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(true))
+    halves = [[true[i] for i in half] for half in np.array_split(rng.permutation(len(true)), 2)]
     value = of(made, true)
     assert value is not None
-    halves = [[true[i] for i in half] for half in np.array_split(order, 2)]
-    draws = []
+    found = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(made), len(made))  # of as many, a clip and its partner are drawn together
         other = chosen if len(made) == len(true) else rng.integers(0, len(true), len(true))
-        draws.append(of([made[i] for i in chosen], [true[i] for i in other]))
+        found.append(of([made[i] for i in chosen], [true[i] for i in other]))
+    draws = np.array([x for x in found if x is not None])
+    # a resample's distance is too great by what repeated rows add: that is taken off again
+    interval = interval_of(draws - draws.mean() + value, value, count, bounds=measure.bounds)
     floor, ceiling = (of(sets[kind], true) if kind in sets else None for kind in ("noise", "round_trip"))
     return {
         "value": value,
-        "ci95": _around(value, np.array([x for x in draws if x is not None]), min(len(made), len(true)), least),
+        "ci95": list(interval),
         "floor": floor,
         "ceiling": ceiling,
         "reference_halves": of(*halves),
         "n": len(made),
         "n_reference": len(true),
-        "unit": "squared features" if least == 0 else "no unit",
-        "rough": min(len(made), len(true)) < ROUGH,
+        "unit": measure.unit,
+        "rough": count < ROUGH,
         "cannot_tell": floor is not None and ceiling is not None and ceiling >= floor,
         "rows": [sum(map(len, made)), sum(map(len, true))],
         "higher_is_better": False,
     }
 
 
-def _around(value: float, draws: np.ndarray, count: int, least: float) -> list[float]:
-    """The interval of a distance between sets: a resample's is too great by what repeated rows add, taken off again."""
-    return list(interval_of(draws - draws.mean() + value, value, count, bounds=(least, np.inf)))
-
-
 def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: int) -> dict[str, Any]:
-    made, held = (
-        nearest_distances(
-            torch.from_numpy(np.concatenate([clip_features(rows) for rows in sets[kind]])), torch.from_numpy(bank)
-        )
-        for kind in ("generated", "reference")
-    )
-    scores = memorisation_scores(made[0], held[0])
+    metric = Memorisation()
+    metric.update(torch.from_numpy(bank), kind="training")
+    metric.update(torch.from_numpy(np.concatenate(list(map(clip_features, sets["generated"])))), kind="generated")
+    metric.update(torch.from_numpy(np.concatenate(list(map(clip_features, sets["reference"])))), kind="held_out")
+    nearest = metric.nearest()
+    made, held = nearest.generated_distances, nearest.held_out_distances
+    scores = nearest.scores()
     rng = np.random.default_rng(seed)
     draws = [
-        memorisation_scores(*(side[0][rng.integers(0, len(side[0]), len(side[0]))] for side in (made, held))).auroc
+        memorisation_scores(*(side[rng.integers(0, len(side), len(side))] for side in (made, held))).auroc
         for _ in range(RESAMPLES)
     ]
     return {
@@ -206,40 +180,27 @@ def _memorisation(sets: Mapping[str, list[np.ndarray]], bank: np.ndarray, seed: 
         "ci95": [float(x) for x in np.quantile(draws, [0.025, 0.975])],
         "floor": None,
         "ceiling": None,
-        "n": len(made[0]),
+        "n": len(made),
         "unit": "0 to 1",
-        "rough": min(len(made[0]), len(held[0])) < ROUGH,
-        "n_held_out": len(held[0]),
+        "rough": min(len(made), len(held)) < ROUGH,
+        "n_held_out": len(held),
         "n_training": len(bank),
         **{key: value for key, value in scores._asdict().items() if key != "auroc"},
-        "distances": {"generated": made[0].tolist(), "held_out": held[0].tolist()},
-        "nearest": made[1].tolist(),
+        "distances": {"generated": made.tolist(), "held_out": held.tolist()},
+        "nearest": nearest.generated_indices.tolist(),
         "higher_is_better": False,
     }
 
 
-def _interval(values: np.ndarray, seed: int) -> list[float] | None:
-    low, high = bootstrap_interval(values, seed=seed)
-    return None if np.isnan(low) else [low, high]
-
-
 def _classes(sets: Mapping[str, list[np.ndarray]], seed: int) -> dict[str, Any]:
     """Agreement of a classifier on true and generated sound, and its divergence."""
-    true, made = (torch.from_numpy(np.concatenate(sets[kind])) for kind in ("reference", "generated"))
-    best = torch.from_numpy(np.concatenate(sets["round_trip"])) if "round_trip" in sets else None
-    own, ideal = classifier_agreement(true, made), None if best is None else classifier_agreement(true, best)
-    wrong = [classifier_agreement(true, made[torch.from_numpy(p)]) for p in derangements(len(made), seed=seed)]
+    rows = {kind: [torch.from_numpy(row) for row in clips] for kind, clips in sets.items()}
+    true, made = rows["reference"], rows["generated"]
+    pairs = {"value": list(zip(true, made, strict=True)), "floor": shuffled(true, made, seed=seed), "ceiling": []}
+    if "round_trip" in rows:
+        pairs["ceiling"] = list(zip(true, rows["round_trip"], strict=True))
     metrics = {}
-    for name in ("agreement", "kl"):
-        values = getattr(own, name).numpy()
-        metrics[f"classifier_{name}"] = {
-            "value": float(values.mean()),
-            "ci95": _interval(values, seed),
-            "floor": float(np.mean([getattr(scores, name).mean() for scores in wrong])) if wrong else None,
-            "ceiling": None if ideal is None else float(getattr(ideal, name).mean()),
-            "n": len(values),
-            "unit": "nats" if name == "kl" else "0 to 1",
-            "rough": len(values) < ROUGH,
-            "higher_is_better": name == "agreement",
-        }
+    for measure in (ClassAgreement(), ClassDivergence()):
+        values = {kind: np.array([measure.score(b, a)[0] for a, b in some]) for kind, some in pairs.items()}
+        metrics[measure.names[0]] = entry_of(measure, values, seed)
     return metrics

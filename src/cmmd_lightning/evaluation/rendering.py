@@ -34,24 +34,14 @@ class Section(NamedTuple):
 
 
 def render(template: str, **context: Any) -> str:
-    """A template of this package filled in; in HTML, all that comes from outside is escaped.
-
-    Args:
-        template: Its name, such as ``report.html``.
-        **context: What it takes.
-    """
+    """A template of this package, such as ``report.html``, filled in; in HTML, all from outside is escaped."""
     return _environment().get_template(template).render(**context)
 
 
 def table_texts(tables: Sequence[Table]) -> dict[str, str]:
-    """Tables for a paper or a spreadsheet.
+    """Suffix (``.csv``, ``.md``, ``.tex``) to the text of tables, for a paper or a spreadsheet.
 
-    Args:
-        tables: The tables.
-
-    Returns:
-        Suffix (``.csv``, ``.md``, ``.tex``) to text; the CSV has full numbers and is one sheet with the columns of all,
-        the LaTeX wants the package booktabs.
+    The CSV has full numbers and is one sheet with the columns of all; the LaTeX wants the package booktabs.
 
     Example:
         >>> print(table_texts([Table(["measure", "value"], [["event_f1@50ms", 0.123456]])])[".csv"])
@@ -71,18 +61,8 @@ def table_texts(tables: Sequence[Table]) -> dict[str, str]:
 
 
 def write_document(stem: Path, title: str, sections: Sequence[Section], notes: Sequence[str] = ()) -> list[Path]:
-    """Write a document of text, tables and pictures as Markdown and HTML, and its tables as CSV and LaTeX.
-
-    Args:
-        stem: The files without their suffix; pictures lie beside them.
-        title: Of the whole.
-        sections: Its parts.
-        notes: Small print at the end.
-
-    Returns:
-        The files.
-    """
-    pictures = {path: _data_uri(path) for section in sections for path in section.pictures}
+    """Write text, tables and pictures as Markdown and HTML, the tables as CSV and LaTeX too: ``stem`` and a suffix."""
+    pictures = {path: data_uri(path.read_bytes()) for section in sections for path in section.pictures}
     tables = [
         table._replace(title=": ".join(filter(None, (section.title, table.title))))
         for section in sections
@@ -109,8 +89,9 @@ def short(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def data_uri(content: bytes, kind: str = "image/png") -> str:
+    """A file's content as an address that carries it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _environment() -> Environment:

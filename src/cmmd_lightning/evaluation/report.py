@@ -18,20 +18,7 @@ CANNOT_TELL = "cannot tell: on these clips true pairs score no better than chanc
 
 
 def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Report:
-    """Two reports as one: the union of their tasks, the new one's where both have one.
-
-    Args:
-        old: A report.
-        new: A later report.
-
-    Returns:
-        The union, with the later provenance (each run keeps its own).
-
-    Example:
-        >>> old, new = {"tasks": {"joint": 1, "audio_to_video": 2}}, {"tasks": {"joint": 3}}
-        >>> merge_reports(old, new)
-        {'tasks': {'joint': 3, 'audio_to_video': 2}}
-    """
+    """Two reports as one: the union of their tasks, the new one's where both have one; runs keep their provenance."""
     merged = {**old, **new}
     for part in ("tasks", "runs"):
         if part in old or part in new:
@@ -40,17 +27,7 @@ def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Report:
 
 
 def read_report(path: str | os.PathLike[str]) -> Report:
-    """A report from its file.
-
-    Args:
-        path: ``report.json``.
-
-    Returns:
-        The report.
-
-    Raises:
-        ValueError: If the file is no report.
-    """
+    """A report from its file ``report.json``; ValueError if it is none."""
     try:
         report = json.loads(Path(path).read_text())
     except ValueError as error:
@@ -63,19 +40,10 @@ def read_report(path: str | os.PathLike[str]) -> Report:
 def write_report(
     report: Mapping[str, Any], path: str | os.PathLike[str], *, page: bool = True, examples: int = 3
 ) -> list[Path]:
-    """Write a report, merged into the one that is there, and its page.
+    """Write a report, merged into the one that is there, and beside it its page and its tables; gives the files.
 
-    Args:
-        report: As :func:`cmmd_lightning.evaluation.folders.evaluate_folders` returns it.
-        path: The JSON file; the page lies beside it, with the suffix ``.html``.
-        page: Whether to write the page, and the tables as CSV, Markdown and LaTeX, too.
-        examples: Clips shown per task: half of them the best, half the worst.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ValueError: If there is a file of that name that is no report.
+    ``examples`` clips are shown of each task, half of them the best, half the worst. ValueError for a file that is no
+    report.
     """
     path = Path(path)
     merged = merge_reports(read_report(path), report) if path.exists() else dict(report)
@@ -90,14 +58,6 @@ def write_report(
 
 def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, tolerance: str = "100ms") -> str:
     """A task's main score in one line.
-
-    Args:
-        task: Its name.
-        metrics: ``report["tasks"][task]``.
-        tolerance: Which tolerance.
-
-    Returns:
-        The line.
 
     Example:
         >>> entry = {"value": 0.83, "ci95": [0.79, 0.87], "floor": 0.31, "ceiling": 0.99, "n": 64}
@@ -121,13 +81,7 @@ def summary_line(task: str, metrics: Mapping[str, Mapping[str, Any]], *, toleran
 
 
 def detail_line(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lags and quality in one line, to follow the :func:`summary_line`.
-
-    Args:
-        metrics: ``report["tasks"][task]``.
-
-    Returns:
-        The line; empty where none of them is known.
+    """Lags and quality in one line, to follow the :func:`summary_line`; empty where none of them is known.
 
     Example:
         >>> lag = {"value": 0.07, "ci95": [0.05, 0.1], "n": 9, "median": -0.004, "n_without": 1}

@@ -12,7 +12,7 @@ import torch
 from cmmd_lightning.evaluation.measures import Senses, View, has_av_align
 from cmmd_lightning.evaluation.observation import Observation
 from cmmd_lightning.metrics.functional.events import random_events
-from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, derangements
+from cmmd_lightning.metrics.functional.intervals import ROUGH, bootstrap_interval, shuffled
 from cmmd_lightning.metrics.measure import Measure
 from cmmd_lightning.metrics.synchrony import Events
 
@@ -27,47 +27,32 @@ def score(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Every measure over clips, and one row per clip.
 
-    Args:
-        observations: The clips.
-        senses: What they were observed with, and the list of measures.
-        seed: Of the floors and the intervals.
-
-    Returns:
-        Measure to ``value`` (the middle over clips: the mean, or a median), ``ci95``, ``floor`` (shuffled pairs),
-        ``floor_random`` (events at random times, where the measure is of events), ``ceiling`` (the true clips after the
-        round trip), ``true`` (the true clips as they are), ``n`` (clips that have it), ``unit``, ``higher_is_better``,
-        ``rough`` (fewer than 20 clips) and ``cannot_tell`` (true clips score no better than shuffled ones); of
-        signed ones, whose size counts, ``median`` (with its sign) and ``n_without`` (clips that have none) too; and the
-        rows.
+    Of each measure ``value`` (the middle over clips: the mean, or a median), ``ci95``, ``floor`` (shuffled pairs),
+    ``floor_random`` (events at random times, where the measure is of events), ``ceiling`` (the true clips after the
+    round trip), ``true`` (as they are), ``n`` (clips that have it), ``unit``, ``higher_is_better``, ``rough`` (fewer
+    than 20 clips) and ``cannot_tell`` (true clips score no better than shuffled ones); of signed ones, whose size
+    counts, ``median`` (with its sign) and ``n_without`` (clips that have none) too.
     """
     senses = senses or Senses()
+    made = [o.made for o in observations]
     own = [senses.compare(o.made, o.made) for o in observations]
     names = dict.fromkeys(name for scores in own or [_nothing(senses)] for name in scores)
     kinds: dict[str, Table] = {
         "value": own,
-        "floor": _shuffled([o.made for o in observations], senses, seed),
+        "floor": [senses.compare(*pair) for pair in shuffled(made, made, limit=PARTNERS, seed=seed)],
         "floor_random": [row for i, o in enumerate(observations) for row in _random(o.made, i, senses, seed)],
         "ceiling": [senses.compare(o.best, o.best) for o in observations if o.best is not None],
         "true": [senses.compare(o.true, o.true) for o in observations if o.true is not None],
     }
     metrics = {
-        name: _entry(senses.of(name), {kind: _column(table, name) for kind, table in kinds.items()}, seed)
+        name: entry_of(senses.of(name), {kind: _column(table, name) for kind, table in kinds.items()}, seed)
         for name in names
     }
     return metrics, [_row(o, scores) for o, scores in zip(observations, own, strict=True)]
 
 
 def run_facts(senses: Senses, rows: Sequence[Mapping[str, Any]], errors: Sequence[str]) -> dict[str, Any]:
-    """What a report says of a run beside its scores, whether of files or of clips in memory.
-
-    Args:
-        senses: What the clips were observed with.
-        rows: Of :func:`score`.
-        errors: A line for each clip that could not be observed.
-
-    Returns:
-        ``detectors``, ``tolerances``, ``clips_without_events``, ``clips`` (the rows) and ``errors``.
-    """
+    """What a report says of a run beside its scores, whether of files or of clips in memory."""
     return {
         "detectors": {
             "sound": "onsets",
@@ -89,12 +74,6 @@ def _nothing(senses: Senses) -> dict[str, float]:
     return senses.compare(View({"events": empty}), View(right={"events": empty}))
 
 
-def _shuffled(views: Sequence[View], senses: Senses, seed: int) -> Table:
-    """Each clip's left side against the right sides of others, one after the other; none where there are no others."""
-    pairings = derangements(len(views), limit=PARTNERS, seed=seed)
-    return [senses.compare(view, views[int(p[i])]) for i, view in enumerate(views) for p in pairings]
-
-
 def _random(view: View, index: int, senses: Senses, seed: int) -> Table:
     """A clip's reference events against as many events at random times."""
     reference = view.left["events"]
@@ -108,7 +87,8 @@ def _column(table: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     return np.array([scores[name] for scores in table if name in scores], dtype=np.float64)
 
 
-def _entry(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+def entry_of(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """What a report says of a number, of its values by kind: ``value`` and ``floor``, and whatever else is known."""
     own = values["value"]
     if not measure.paired:
         values["floor"] = own[:0]
@@ -134,8 +114,7 @@ def _entry(measure: Measure, values: dict[str, np.ndarray], seed: int) -> dict[s
 
 def _cannot_tell(measure: Measure, values: Mapping[str, np.ndarray], seed: int) -> bool:
     """Whether true clips score no better than shuffled ones, as far as the clips at hand show."""
-    best = values["ceiling"] if len(values["ceiling"]) else values["true"]
-    floor = values["floor"]
+    floor, best = values["floor"], values["ceiling"] if len(values["ceiling"]) else values.get("true", np.zeros(0))
     if np.isnan(measure.middle(best)) or np.isnan(measure.middle(floor)):
         return False
     sign = 1 if measure.higher_is_better else -1

@@ -13,14 +13,7 @@ from cmmd_lightning.media import MediaError
 def sidecar(path: Path) -> list[dict[str, Any]] | None:
     """The events in ``STEM.json`` beside a media file, each with a ``time`` in seconds from the clip's start.
 
-    Args:
-        path: The media file.
-
-    Returns:
-        The events; None where there is no such file, or it is none of ours: other tools keep captions there.
-
-    Raises:
-        MediaError: If it has a list ``events`` without times.
+    None where there is no such file, or it is none of ours: other tools keep captions there.
     """
     content = _content(path)
     if not isinstance(content.get("events"), list):

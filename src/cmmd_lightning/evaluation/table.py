@@ -13,23 +13,14 @@ Entry = Mapping[str, Any]
 
 
 class Measure(NamedTuple):
-    """What a page says of a measure.
-
-    Args:
-        group: Which table it stands in.
-        pattern: Of its name in the report; what it captures goes into the label.
-        label: In plain words.
-        unit: Unit or range.
-        factor: From the report's unit to the page's.
-        digits: After the point; None for four significant ones.
-    """
+    """What a page says of a measure."""
 
     group: str
-    pattern: str
+    pattern: str  # of its name in the report; what it captures goes into the label
     label: str
     unit: str
-    factor: float = 1.0
-    digits: int | None = 3
+    factor: float = 1.0  # from the report's unit to the page's
+    digits: int | None = 3  # after the point; None for four significant ones
 
 
 SYNCHRONY, MEANING, QUALITY = "Synchrony", "Meaning", "Quality"
@@ -85,31 +76,17 @@ HEADS = ("task", "measure", "value", "low", "high", "floor", "ceiling", "n", "un
 
 
 class Group(NamedTuple):
-    """Measures that stand in one table of the page.
-
-    Args:
-        title: What they are of.
-        folded: Whether they are shown on demand only.
-        heads: Of the columns in which any has something.
-        rows: Label, name in the report, and cells of each measure.
-        notes: How they are read.
-    """
+    """Measures that stand in one table of the page."""
 
     title: str
-    folded: bool
+    folded: bool  # shown on demand only
     heads: list[str]
-    rows: list[tuple[str, str, list[str]]]
+    rows: list[tuple[str, str, list[str]]]  # label, name in the report, and cells of each measure
     notes: list[str]
 
 
 def groups(metrics: Mapping[str, Any]) -> list[Group]:
-    """The measures of a task by group, recall and precision folded away.
-
-    Args:
-        metrics: ``report["tasks"][task]``; what is no measure is passed over.
-
-    Returns:
-        The groups that have some.
+    """The measures of a task by group, recall and precision folded away; what is no measure is passed over.
 
     Example:
         >>> entry = {"value": 0.07, "ci95": [0.06, 0.08], "floor": None, "n": 9, "higher_is_better": False}

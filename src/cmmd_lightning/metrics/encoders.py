@@ -45,17 +45,7 @@ __all__ = [
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Labels from a text file (UTF-8), one a line; empty lines are passed over.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The labels in the file's order.
-
-    Raises:
-        ValueError: If there are fewer than two, or one comes twice.
-    """
+    """Labels of a text file (UTF-8), one a line, two at least and none twice; empty lines are passed over."""
     lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return _checked_labels([line for line in lines if line], f"the labels of {Path(path).name}")
 
@@ -64,18 +54,13 @@ class ClipFrames(FrozenEncoder):
     """What CLIP sees in a clip: probabilities over labels.
 
     The mean of the normalised embeddings of up to ``num_frames`` frames at even times, compared with the labels' texts
-    at CLIP's own temperature. Pictures are prepared by the checkpoint's own processor, in its Pillow form, which is
-    the original one.
+    at CLIP's own temperature.
 
     Args:
         path: Folder, or name on the Hugging Face hub, of a ``CLIPModel``.
         labels: What to look for; two at least.
         prompt: The sentence for a label, with ``{}`` in its place.
         num_frames: Frames looked at in a clip, at most.
-
-    Raises:
-        ModuleNotFoundError: If transformers is missing.
-        ValueError: If the labels are malformed.
     """
 
     outputs: RowKind = "probabilities"
@@ -85,24 +70,13 @@ class ClipFrames(FrozenEncoder):
         library = _transformers()
         labels = _checked_labels(labels)
         super().__init__(library.CLIPModel.from_pretrained(path), f"CLIP {_short(path)}, {len(labels)} labels")
-        self.processor = library.AutoImageProcessor.from_pretrained(path, backend="pil")
+        self.processor = library.AutoImageProcessor.from_pretrained(path, backend="pil")  # the original form
         self.num_frames = num_frames
         self.register_buffer("texts", _text_rows(library, self.module, path, labels, prompt), persistent=False)
 
     @torch.no_grad()
     def forward(self, frames: Tensor, fps: float) -> Tensor:
-        """Look.
-
-        Args:
-            frames: (B, 3, T, H, W) uint8.
-            fps: Frames per second; even times need none.
-
-        Returns:
-            (B, L) float32 probabilities of the labels.
-
-        Raises:
-            ValueError: If frames are malformed.
-        """
+        """Probabilities (B, L) float32 of the labels, of frames (B, 3, T, H, W) uint8."""
         check_frames(frames)
         count = min(self.num_frames, frames.shape[2])
         times = ((torch.arange(count) + 0.5) * frames.shape[2] / count).long()
@@ -116,19 +90,13 @@ class ClipFrames(FrozenEncoder):
 class ClapSound(FrozenEncoder):
     """What CLAP hears in a clip: probabilities over labels.
 
-    Sound is resampled to the checkpoint's rate (48 kHz) and cut into as few equal stretches of at most its longest
-    input (10 s) as cover it; the mean of their normalised embeddings is compared with the labels' texts at CLAP's own
-    temperature. The checkpoint's feature extractor would crop longer sounds at random, and mark one of the shorter
-    ones in a batch as longer at random: neither happens here, so numbers repeat.
+    The mean of the normalised embeddings of as few equal stretches as cover the sound, each of the checkpoint's longest
+    input (10 s) at most, compared with the labels' texts at CLAP's own temperature.
 
     Args:
         path: Folder, or name on the Hugging Face hub, of a ``ClapModel``.
         labels: What to listen for; two at least.
         prompt: The sentence for a label, with ``{}`` in its place.
-
-    Raises:
-        ModuleNotFoundError: If transformers is missing.
-        ValueError: If the labels are malformed.
     """
 
     outputs: RowKind = "probabilities"
@@ -143,21 +111,10 @@ class ClapSound(FrozenEncoder):
 
     @torch.no_grad()
     def forward(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Listen.
-
-        Args:
-            sound: (B, N) in [-1, 1].
-            sample_rate: Hz.
-
-        Returns:
-            (B, L) float32 probabilities of the labels.
-
-        Raises:
-            ValueError: If the sound is malformed.
-        """
+        """Probabilities (B, L) float32 of the labels, of sound (B, N) in [-1, 1] at ``sample_rate`` Hz."""
         rate = self.extractor.sampling_rate
         parts = stretches(resampled(sound, sample_rate, rate), self.extractor.nb_max_samples)
-        rows = []
+        rows = []  # the extractor would crop longer sounds, and mark a shorter one as longer, at random: not here
         for part in parts:
             inputs = self.extractor(list(part.numpy()), sampling_rate=rate, return_tensors="pt")
             mel = inputs["input_features"].to(self.device, self.module.dtype)
@@ -169,18 +126,9 @@ class ClapSound(FrozenEncoder):
 class AudioClassifier(FrozenEncoder):
     """An audio classifier of the Hugging Face form, such as AST on AudioSet: probabilities of its classes.
 
-    Sound is resampled to the rate of the checkpoint's feature extractor and cut into as few equal stretches of at most
-    ``max_seconds`` as cover it, whose probabilities are averaged: extractors of fixed length would drop what is
-    longer. Probabilities are the softmax of the logits, also for classifiers that were trained with a sigmoid for each
-    class, as the field's KL divergence has it. Another classifier, such as those of EPIC-SOUNDS, can be any module
-    that takes ``(sound, sample_rate)``.
-
-    Args:
-        path: Folder, or name on the Hugging Face hub, of a model for audio classification with its feature extractor.
-        max_seconds: Longest stretch that is classified at once; 10 s is AudioSet's.
-
-    Raises:
-        ModuleNotFoundError: If transformers is missing.
+    They are averaged over as few equal stretches of at most ``max_seconds`` (AudioSet's 10 s) as cover the sound:
+    extractors of fixed length would drop what is longer. They are the softmax of the logits, also where a sigmoid was
+    trained for each class, as the field's KL divergence has it. Any module that takes ``(sound, sample_rate)`` will do.
     """
 
     outputs: RowKind = "probabilities"
@@ -193,18 +141,7 @@ class AudioClassifier(FrozenEncoder):
 
     @torch.no_grad()
     def forward(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Classify.
-
-        Args:
-            sound: (B, N) in [-1, 1].
-            sample_rate: Hz.
-
-        Returns:
-            (B, L) float32 probabilities of the classes.
-
-        Raises:
-            ValueError: If the sound is malformed.
-        """
+        """Probabilities (B, L) of the classes, of sound (B, N) in [-1, 1] at ``sample_rate`` Hz."""
         rate = self.extractor.sampling_rate
         total: Tensor | float = 0.0
         parts = stretches(resampled(sound, sample_rate, rate), int(self.max_seconds * rate))
@@ -215,18 +152,7 @@ class AudioClassifier(FrozenEncoder):
 
 
 def build_encoders(spec: str) -> tuple[nn.Module, nn.Module]:
-    """A pair of encoders from one line, for a command's flag.
-
-    Args:
-        spec: ``clip+clap:CLIP,CLAP,LABELS_FILE`` (folders or hub names, and a text file with one label a line), or
-            ``torchscript:VIDEO.pt,AUDIO.pt`` (see :class:`ScriptedEncoder`).
-
-    Returns:
-        The video's encoder and the sound's.
-
-    Raises:
-        ValueError: If the line is neither.
-    """
+    """The pair of encoders of ``clip+clap:CLIP,CLAP,LABELS_FILE`` or of ``torchscript:VIDEO.pt,AUDIO.pt``."""
     kind, _, rest = spec.partition(":")
     parts = [part.strip() for part in rest.split(",")]
     if all(parts) and (kind, len(parts)) == ("clip+clap", 3):
@@ -238,17 +164,7 @@ def build_encoders(spec: str) -> tuple[nn.Module, nn.Module]:
 
 
 def build_classifier(spec: str) -> AudioClassifier:
-    """An audio classifier from one line, for a command's flag.
-
-    Args:
-        spec: ``hf:PATH``, a folder or a hub name (see :class:`AudioClassifier`).
-
-    Returns:
-        The classifier.
-
-    Raises:
-        ValueError: If the line is another.
-    """
+    """The audio classifier of ``hf:PATH``, a folder or a name on the hub (see :class:`AudioClassifier`)."""
     kind, _, path = spec.partition(":")
     if kind != "hf" or not path.strip():
         raise ValueError(f"the classifier must be hf:FOLDER_OR_HUB_NAME, got {spec!r}")

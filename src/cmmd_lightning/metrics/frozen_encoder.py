@@ -40,18 +40,9 @@ class ScriptedEncoder(FrozenEncoder):
     """An encoder of frames or of sound from a TorchScript file, for ImageBind-class pairs that share one space.
 
     The file holds everything, the resizing and resampling too. Saved by ``torch.jit.script(module).save(path)``, its
-    ``forward`` must be one of
-
-    - video: ``forward(frames: Tensor, fps: float) -> Tensor``, frames (B, 3, T, H, W) uint8 in [0, 255], any T, H, W;
-    - sound: ``forward(sound: Tensor, sample_rate: int) -> Tensor``, sound (B, N) float32 in [-1, 1], mono, any N;
-
-    and give (B, D) floats, the same D and space for both. TorchScript files are programs: run those you trust.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileNotFoundError: If there is none.
+    ``forward`` takes ``(frames: Tensor, fps: float)``, uint8 (B, 3, T, H, W), or ``(sound: Tensor, sample_rate: int)``,
+    float32 (B, N) in [-1, 1], of any T, H, W and N, and gives (B, D) floats, the same D and space for both. TorchScript
+    files are programs: run those you trust.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,18 +52,7 @@ class ScriptedEncoder(FrozenEncoder):
 
     @torch.no_grad()
     def forward(self, media: Tensor, rate: float) -> Tensor:
-        """Encode.
-
-        Args:
-            media: Frames (B, 3, T, H, W) uint8, or sound (B, N) in [-1, 1].
-            rate: Frames per second, or sample rate in Hz.
-
-        Returns:
-            (B, D) float32 embeddings.
-
-        Raises:
-            ValueError: If the media are malformed.
-        """
+        """Embeddings (B, D) float32 of frames (B, 3, T, H, W) and their fps, or of sound (B, N) and its Hz."""
         if media.dim() == 2:
             check_sound(media, int(rate))
             return self.module(media.to(self.device, torch.float32), int(rate)).float()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from cmmd_lightning.metrics.functional.meaning import (
@@ -18,7 +18,7 @@ from cmmd_lightning.metrics.functional.meaning import (
     embedding_agreement,
     label_agreement,
 )
-from cmmd_lightning.metrics.measure import Measure
+from cmmd_lightning.metrics.measure import Measure, PlottedMetric
 
 SoundEncoder = Callable[[Tensor, int], Tensor]
 
@@ -51,7 +51,29 @@ class PairAgreement(Measure):
         return [float(self.agreement(reference, estimate)[0])]
 
 
-class ClassifierAgreement(Metric):
+class ClassAgreement(Measure):
+    """Whether a classifier finds the same class most probable in two sounds, of rows (1, L) of its probabilities."""
+
+    names: tuple[str, ...] = ("classifier_agreement",)
+    bounds = (0.0, 1.0)
+    part = 0
+
+    def score(self, estimate: Tensor, reference: Tensor) -> Sequence[float]:
+        """The number of one clip."""
+        return [float(classifier_agreement(reference, estimate)[self.part])]
+
+
+class ClassDivergence(ClassAgreement):
+    """Divergence KL(true || generated) of a classifier's probabilities, of rows (1, L)."""
+
+    names = ("classifier_kl",)
+    unit = "nats"
+    higher_is_better = False
+    bounds = (0.0, math.inf)
+    part = 1
+
+
+class ClassifierAgreement(PlottedMetric):
     """Whether an audio classifier hears the same in generated sound as in the true one: means over clips.
 
     Args:
@@ -68,9 +90,7 @@ class ClassifierAgreement(Metric):
          'classifier_accuracy_true': 1.0, 'classifier_accuracy_generated': 0.5}
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
     plot_lower_bound: float = 0.0
 
     true_classes: list[Tensor]
@@ -89,17 +109,13 @@ class ClassifierAgreement(Metric):
     def update(
         self, generated_sound: Tensor, true_sound: Tensor, sample_rate: int, labels: Tensor | None = None
     ) -> None:
-        """Take clips in.
+        """Take clips in; ValueError for unequal numbers, labels that are no classes, or rows that are no probabilities.
 
         Args:
             generated_sound: (B, M) in [-1, 1].
             true_sound: (B, N) in [-1, 1], of the same clips.
             sample_rate: Hz, of both.
             labels: (B,) class indices of the classifier, where they are known.
-
-        Raises:
-            ValueError: If there are not as many of both, labels are not class indices, or the classifier gives other
-                than probabilities.
         """
         if len(true_sound) != len(generated_sound):
             raise ValueError(
@@ -120,14 +136,13 @@ class ClassifierAgreement(Metric):
         self.generated_classes.append(classes[1].float())
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over clips.
+        """Means over clips; NaN before any.
 
         Returns:
             ``classifier_agreement``, share of clips whose most probable class is the same;
-            ``classifier_agreement_floor``, the same over all wrong partners among the clips seen; ``classifier_kl``,
+            ``classifier_agreement_floor``, the same over all wrong partners (NaN for one clip); ``classifier_kl``,
             KL(true || generated) in nats, lower is better; and, where any labels were given,
             ``classifier_accuracy_true`` (what the classifier can do at best) and ``classifier_accuracy_generated``.
-            NaN before any clip; the floor is NaN for one clip.
         """
         true, generated = _joined(self.true_classes).long(), _joined(self.generated_classes).long()
         if len(true) < 2:
@@ -142,18 +157,6 @@ class ClassifierAgreement(Metric):
             hits = (self.sums[2:] / self.labelled).tolist()
             values |= {"classifier_accuracy_true": hits[0], "classifier_accuracy_generated": hits[1]}
         return _tensors(values)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the values.
-
-        Args:
-            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
-            ax: matplotlib axes to draw on; new ones where None.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
 
 
 def _rows(encoder: Callable[[Tensor, Any], Tensor], media: Tensor, rate: float) -> Tensor:

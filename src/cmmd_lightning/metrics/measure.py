@@ -14,16 +14,7 @@ from torchmetrics import Metric
 
 
 def build_measures(specs: Sequence[Mapping[str, Any]]) -> list[Measure]:
-    """Measures of one's own from ``class_path`` and ``init_args``.
-
-    Args:
-        specs: Such as ``{"class_path": "theirs.Measure", "init_args": {}}``.
-
-    Returns:
-        The measures.
-
-    Raises:
-        ValueError: If one cannot be imported or built, or is no `Measure`.
+    """Measures of one's own, each of ``{"class_path": "theirs.Measure", "init_args": {}}``; ValueError if it is none.
 
     Example:
         >>> build_measures([{"class_path": "cmmd_lightning.metrics.Flicker"}])
@@ -43,7 +34,18 @@ def build_measures(specs: Sequence[Mapping[str, Any]]) -> list[Measure]:
     return found
 
 
-class Measure(Metric):
+class PlottedMetric(Metric):
+    """A metric that does not differentiate, and is plotted as torchmetrics plots."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot what ``compute`` or ``forward`` gave, or a list of such (None: computed); gives figure and axes."""
+        return self._plot(val, ax)
+
+
+class Measure(PlottedMetric):
     """One or several numbers of each clip, and their middle over clips.
 
     A measure of one's own names its numbers, says how it is read, and defines `score`; where it wants something of a
@@ -65,9 +67,6 @@ class Measure(Metric):
         >>> float(metric.compute()["brightness"])
         1.0
     """
-
-    is_differentiable = False
-    full_state_update = False
 
     names: tuple[str, ...] = ()
     """Of its numbers."""
@@ -98,8 +97,8 @@ class Measure(Metric):
         """What it wants of a clip's media beside what is observed anyway: of the true clip and of the generated one.
 
         Args:
-            media: With ``frames`` uint8 (T, 3, H, W) or None, ``fps``, ``sound`` (N,) or None, ``sample_rate`` and
-                ``events``; what was not generated is None.
+            media: With ``frames`` uint8 (T, 3, H, W), ``fps``, ``sound`` (N,), ``sample_rate`` and ``events``; what was
+                not generated is None.
         """
         return {}
 
@@ -115,14 +114,11 @@ class Measure(Metric):
         return dict(zip(self.names, map(float, found), strict=True))
 
     def update(self, estimate: Sequence[Any], reference: Sequence[Any]) -> None:
-        """Measure clips.
+        """Measure clips; ValueError if there are not as many of both, or one is malformed.
 
         Args:
             estimate: Of each clip, what is judged.
             reference: Of each clip, what it is held against.
-
-        Raises:
-            ValueError: If there are not as many of both, or one is malformed.
         """
         if len(reference) != len(estimate):
             raise ValueError(
@@ -158,15 +154,3 @@ class Measure(Metric):
         if not isinstance(state, Tensor):
             state = torch.cat(state) if state else torch.zeros(0, dtype=torch.float64)
         return state.reshape(-1, len(self.names))
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot the values.
-
-        Args:
-            val: What ``compute`` or ``forward`` gave, or a list of such; computed where None.
-            ax: matplotlib axes to draw on; new ones where None.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)

@@ -21,13 +21,7 @@ ENVELOPE_RATE = 50.0
 
 
 class Events(NamedTuple):
-    """Event times within a span.
-
-    Args:
-        times: Ascending seconds from the span's start.
-        duration: Length of the span in seconds.
-        fps: Frames per second of the video they were seen in; 0 for others.
-    """
+    """Ascending event times in seconds from the start of a span of some seconds; fps of their video, 0 for others."""
 
     times: list[float]
     duration: float
@@ -216,12 +210,7 @@ class AVAlign(Measure):
 
 
 class LinearSynchrony(Measure):
-    """Agreement of sound with video by a fitted linear operator: the mean over clips.
-
-    Args:
-        operator: The fitted operator.
-        **kwargs: Of ``torchmetrics.Metric``.
-    """
+    """Agreement of sound with video by a fitted linear operator (`LinearSync`): the mean over clips."""
 
     names = ("linear_sync",)
     unit = "-1 to 1"
@@ -238,12 +227,7 @@ class LinearSynchrony(Measure):
 
 
 class LinearSynchronyLag(EventLag):
-    """Seconds by which sound is late by a fitted linear operator; over clips, the median size.
-
-    Args:
-        operator: The fitted operator.
-        **kwargs: Of ``torchmetrics.Metric``.
-    """
+    """Seconds by which sound is late by a fitted linear operator (`LinearSync`); over clips, the median size."""
 
     names = ("linear_sync_lag",)
     reference = estimate = "linear"

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Hash of a module's weights: the same for the same names, types, shapes and values.
-
-    Args:
-        module: Any module; where its weights are kept does not matter.
-
-    Returns:
-        SHA-256 (64 hexadecimal digits) over the state dict in order of names; "none" where it is empty.
+    """SHA-256 (hexadecimal) over a state dict's names, types, shapes and values, in order of names; "none" if empty.
 
     Example:
         >>> weights_hash(nn.Identity())

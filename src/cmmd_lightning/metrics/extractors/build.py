@@ -6,16 +6,10 @@ from torch import nn
 
 
 def build_video_extractor(spec: str) -> nn.Module:
-    """A video extractor.
+    """A video extractor with ``name`` and ``num_features``, in evaluation mode; ValueError for any other spec.
 
     Args:
         spec: "pixel-statistics", which needs no weights, or "i3d:FILE", a path or "owner/name/filename" on the Hub.
-
-    Returns:
-        Module with ``name`` and ``num_features``, in evaluation mode.
-
-    Raises:
-        ValueError: If the spec or the file is not one of these.
 
     Example:
         >>> build_video_extractor("pixel-statistics").name
@@ -34,18 +28,11 @@ def build_video_extractor(spec: str) -> nn.Module:
 
 
 def build_audio_extractor(spec: str) -> nn.Module:
-    """An audio extractor.
+    """An audio extractor with ``name`` and ``num_features``, in evaluation mode; ValueError for any other spec.
 
     Args:
         spec: "mel-statistics", which needs no weights, "vggish:FILE" (a path or "owner/name/filename" on the Hub) or
-            "clap:FOLDER" (a path or "owner/name" on the Hub).
-
-    Returns:
-        Module with ``name`` and ``num_features``, in evaluation mode.
-
-    Raises:
-        ValueError: If the spec, the file or the folder is not one of these.
-        ModuleNotFoundError: If CLAP is asked for without the extra ``metrics``.
+            "clap:FOLDER" (a path or "owner/name" on the Hub; needs the extra ``metrics``).
 
     Example:
         >>> build_audio_extractor("mel-statistics").name

@@ -20,14 +20,7 @@ class ClapAudio(nn.Module):
 
     Sounds longer than the model's 10 s are cut into windows, the last one shorter, rather than cropped at random or
     fused as CLAP's preprocessing would; shorter ones are repeated and padded as it does. So a sound gives the same rows
-    every time.
-
-    Args:
-        where: Folder that ``save_pretrained`` wrote (model and feature extractor), or "owner/name" on the Hub.
-
-    Raises:
-        ValueError: If it is neither.
-        ModuleNotFoundError: If transformers is missing.
+    every time. ``where`` is a folder that ``save_pretrained`` wrote, or "owner/name" on the Hub.
     """
 
     name: str
@@ -49,18 +42,7 @@ class ClapAudio(nn.Module):
         self.num_features = self.model.config.projection_dim
 
     def forward(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Embeddings of sounds.
-
-        Args:
-            sound: Float (B, N) in [-1, 1].
-            sample_rate: Hz; resampled to the model's, 48000.
-
-        Returns:
-            (B * P, D), the P windows of the first sound first.
-
-        Raises:
-            ValueError: If sound is malformed.
-        """
+        """Embeddings (B * P, D) of sounds (B, N) in [-1, 1], the P windows of the first sound first."""
         rate = self.preprocess.sampling_rate
         device = next(self.model.parameters()).device
         sounds = sound_at(sound, sample_rate, rate).cpu()

@@ -47,16 +47,7 @@ MIXED = {
 
 
 def same_padded(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zeros around (B, C, T, H, W) so that each axis gives ceil(size / stride) steps (TensorFlow's "SAME").
-
-    Args:
-        x: (B, C, T, H, W).
-        kernel: Sizes in time, height and width.
-        stride: Likewise.
-
-    Returns:
-        The padded tensor; where the padding is odd, the greater part comes last.
-    """
+    """Zeros around (B, C, T, H, W) for ceil(size / stride) steps (TensorFlow's "SAME"), the greater part last."""
     pads: list[int] = []
     for size, k, s in zip(x.shape[:1:-1], reversed(kernel), reversed(stride), strict=True):
         total = max((math.ceil(size / s) - 1) * s + k - size, 0)
@@ -129,14 +120,7 @@ class InceptionI3D(nn.Module):
         return x
 
     def of_pixels(self, x: Tensor) -> Tensor:
-        """Logits, averaged over time.
-
-        Args:
-            x: Pixels (B, 3, T, 224, 224) in [-1, 1], T at least 9.
-
-        Returns:
-            (B, 400).
-        """
+        """Logits (B, 400), averaged over time, of pixels (B, 3, T, 224, 224) in [-1, 1], T at least 9."""
         x = max_pool(self.Conv3d_1a_7x7(x), (1, 3, 3), (1, 2, 2))
         x = max_pool(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)), (1, 3, 3), (1, 2, 2))
         x = max_pool(self._mixed(x, "bc", 3), (3, 3, 3), (2, 2, 2))
@@ -145,18 +129,7 @@ class InceptionI3D(nn.Module):
         return self.logits(x).mean(dim=(2, 3, 4))
 
     def forward(self, frames: Tensor, fps: float) -> Tensor:
-        """Features of clips.
-
-        Args:
-            frames: uint8 (B, 3, T, H, W), T at least 9.
-            fps: Frames per second; without effect.
-
-        Returns:
-            (B, 400).
-
-        Raises:
-            ValueError: If frames are malformed or fewer than 9.
-        """
+        """Features (B, 400) of frames uint8 (B, 3, T, H, W), T at least 9; ``fps`` is without effect."""
         check_frames(frames, fps, least=MIN_FRAMES)
         pictures = frames.transpose(1, 2).flatten(0, 1).float()
         pictures = functional.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
@@ -165,12 +138,7 @@ class InceptionI3D(nn.Module):
 
 
 class ScriptedI3D(nn.Module):
-    """The TorchScript I3D of StyleGAN-V, which resizes and scales by itself.
-
-    Args:
-        network: Takes pixels (B, 3, T, H, W) in 0 ... 255, ``rescale``, ``resize`` and ``return_features``.
-        digest: SHA-256 of the file, 32 bytes, so that the hash of the weights covers code and constants too.
-    """
+    """The TorchScript I3D of StyleGAN-V, which resizes and scales; ``digest``: the file's SHA-256, for the hash."""
 
     name: str = "i3d-kinetics400-logits-torchscript"
     num_features: int = CLASSES
@@ -188,17 +156,10 @@ class ScriptedI3D(nn.Module):
 
 
 def load_i3d(where: str) -> nn.Module:
-    """An I3D from a file in one of the field's two formats.
+    """An I3D from a file in one of the field's two formats, by its path or as "owner/name/filename" on the Hub.
 
-    Args:
-        where: Path, or "owner/name/filename" on the Hub: a state dict with the names of pytorch-i3d
-            (``rgb_imagenet.pt``, ``i3d_pretrained_400.pt``), or StyleGAN-V's ``i3d_torchscript.pt``.
-
-    Returns:
-        :class:`InceptionI3D` or :class:`ScriptedI3D`.
-
-    Raises:
-        ValueError: If there is no such file, or it is of another format.
+    A state dict with the names of pytorch-i3d (``rgb_imagenet.pt``, ``i3d_pretrained_400.pt``), or StyleGAN-V's
+    ``i3d_torchscript.pt``; ValueError for another.
     """
     path = find_file(where)
     weights = read_weights(path)

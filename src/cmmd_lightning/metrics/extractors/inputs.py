@@ -7,19 +7,7 @@ from torch import Tensor
 
 
 def check_frames(frames: Tensor, fps: float, *, least: int = 1) -> None:
-    """Check a batch of clips.
-
-    Args:
-        frames: uint8 (B, 3, T, H, W).
-        fps: Frames per second.
-        least: Fewest frames T.
-
-    Raises:
-        ValueError: If frames or their rate are malformed, or there are too few.
-
-    Example:
-        >>> check_frames(torch.zeros(1, 3, 4, 8, 8, dtype=torch.uint8), 10.0)
-    """
+    """Raise ValueError unless frames are uint8 (B, 3, T, H, W), T at ``least`` so many, at a positive rate."""
     if frames.ndim != 5 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not frames.numel():
         raise ValueError(f"expected uint8 frames (B, 3, T, H, W), got {frames.dtype} {tuple(frames.shape)}")
     if not fps > 0:
@@ -29,18 +17,7 @@ def check_frames(frames: Tensor, fps: float, *, least: int = 1) -> None:
 
 
 def sound_at(sound: Tensor, sample_rate: int, wanted: int) -> Tensor:
-    """Check a batch of sounds and resample it (windowed sinc, torchaudio's default).
-
-    Args:
-        sound: Float (B, N) in [-1, 1].
-        sample_rate: Hz.
-        wanted: Hz.
-
-    Returns:
-        float32 (B, about N * wanted / sample_rate).
-
-    Raises:
-        ValueError: If sound or its rate are malformed.
+    """Sound (B, N) at another rate, float32 (windowed sinc, torchaudio's default); ValueError if it is malformed.
 
     Example:
         >>> sound_at(torch.zeros(1, 480), 48000, 16000).shape

@@ -11,17 +11,7 @@ from torch import Tensor, nn
 
 
 def find_file(where: str) -> Path:
-    """A file given by its path or by its name on the Hugging Face Hub.
-
-    Args:
-        where: Path, or "owner/name/filename", which is downloaded where it is not in the cache yet.
-
-    Returns:
-        Path of an existing file.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Path of a file given by its path, or by "owner/name/filename" on the Hub; ValueError if it is neither."""
     path = Path(where).expanduser()
     if path.is_file():
         return path
@@ -34,17 +24,7 @@ def find_file(where: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor] | torch.jit.ScriptModule:
-    """A state dict, or else the TorchScript module, of a file.
-
-    Args:
-        path: Of a ``.safetensors`` file, a file that ``torch.save`` wrote from a state dict, or a TorchScript file.
-
-    Returns:
-        The tensors by name, or the module, on the CPU.
-
-    Raises:
-        ValueError: If the file is none of these.
-    """
+    """The state dict, or else the TorchScript module, of a file, on the CPU; ValueError if it is neither."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -62,16 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor] | torch.jit.ScriptModule:
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict that must fit exactly, in names and shapes.
-
-    Args:
-        module: What to load it into.
-        state: Tensors by name. Batch norm's ``num_batches_tracked``, which old files lack, does not count.
-        what: Its name in the error.
-
-    Raises:
-        ValueError: If there are missing or additional names, or other shapes.
-    """
+    """Load a state dict that must fit exactly in names and shapes, but for batch norm's num_batches_tracked."""
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     wanted = {n: v.shape for n, v in module.state_dict().items() if not n.endswith("num_batches_tracked")}
     faults = {

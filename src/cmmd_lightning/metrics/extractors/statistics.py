@@ -37,18 +37,7 @@ class PixelStatistics(nn.Module):
     side: int = 128
 
     def forward(self, frames: Tensor, fps: float) -> Tensor:
-        """Features of clips.
-
-        Args:
-            frames: uint8 (B, 3, T, H, W).
-            fps: Frames per second.
-
-        Returns:
-            (B, 40).
-
-        Raises:
-            ValueError: If frames are malformed.
-        """
+        """Features (B, 40) of frames uint8 (B, 3, T, H, W)."""
         check_frames(frames, fps)
         return torch.stack([self._of(clip, fps) for clip in frames])
 
@@ -127,18 +116,7 @@ class MelStatistics(nn.Module):
         )
 
     def forward(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Features of sounds.
-
-        Args:
-            sound: Float (B, N) in [-1, 1]; zeros are added up to 32 ms.
-            sample_rate: Hz.
-
-        Returns:
-            (B, 46).
-
-        Raises:
-            ValueError: If sound is malformed.
-        """
+        """Features (B, 46) of sounds (B, N) in [-1, 1]; zeros are added up to 32 ms."""
         sound = sound_at(sound, sample_rate, self.rate)
         sound = functional.pad(sound, (0, max(0, self.fft - sound.shape[1])))
         return torch.stack([self._of(one) for one in sound])

@@ -23,10 +23,7 @@ MIN_SAMPLES = WINDOW + (PATCH - 1) * HOP
 
 
 def mel_matrix() -> Tensor:
-    """Weights (FFT / 2 + 1, BANDS) from FFT bins to Mel bands: triangles on the Mel scale, highest value at most 1.
-
-    The slopes are straight in Mel, as in VGGish's own front end; torchaudio's are straight in Hz.
-    """
+    """Weights (FFT / 2 + 1, BANDS) to Mel bands: slopes are straight in Mel, as VGGish's are; torchaudio's in Hz."""
 
     def mel(hertz: Tensor) -> Tensor:
         return 1127 * torch.log1p(hertz / 700)
@@ -71,18 +68,7 @@ class VGGish(nn.Module):
         self.register_buffer("mel", mel_matrix(), persistent=False)
 
     def patches(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Log-Mel patches.
-
-        Args:
-            sound: Float (B, N) in [-1, 1]; zeros are added up to 0.975 s, which is one patch.
-            sample_rate: Hz.
-
-        Returns:
-            (B, P, 96, 64): P whole patches, no overlap; what is left at the end is not used.
-
-        Raises:
-            ValueError: If sound is malformed.
-        """
+        """Log-Mel patches (B, P, 96, 64) of sounds (B, N): P whole ones, no overlap, zeros added up to one."""
         sound = sound_at(sound, sample_rate, RATE)
         sound = nn.functional.pad(sound, (0, max(0, MIN_SAMPLES - sound.shape[1])))
         window = torch.hann_window(WINDOW, device=sound.device)
@@ -92,36 +78,14 @@ class VGGish(nn.Module):
         return log_mel[:, : count * PATCH].unflatten(1, (count, PATCH))
 
     def forward(self, sound: Tensor, sample_rate: int) -> Tensor:
-        """Embeddings of sounds.
-
-        Args:
-            sound: Float (B, N) in [-1, 1].
-            sample_rate: Hz; resampled to 16000.
-
-        Returns:
-            (B * P, 128), the patches of the first sound first.
-
-        Raises:
-            ValueError: If sound is malformed.
-        """
+        """Embeddings (B * P, 128) of sounds (B, N) in [-1, 1], the patches of the first sound first."""
         patches = self.patches(sound, sample_rate).flatten(0, 1)[:, None]
         # the embedding's weights expect channels last
         return self.embeddings(self.features(patches).permute(0, 2, 3, 1).flatten(1))
 
 
 def load_vggish(where: str) -> VGGish:
-    """VGGish from a file.
-
-    Args:
-        where: Path, or "owner/name/filename" on the Hub, of a state dict with the names of torchvggish
-            (``vggish-10086976.pth``).
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: If there is no such file, or it is of another format.
-    """
+    """VGGish from a state dict with torchvggish's names, by path or "owner/name/filename" on the Hub."""
     weights = read_weights(find_file(where))
     if not isinstance(weights, dict):
         raise ValueError(f"expected the state dict of VGGish (torchvggish), got a TorchScript file, {where!r}")

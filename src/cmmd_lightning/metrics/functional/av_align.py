@@ -38,23 +38,19 @@ LIBROSA_RATE = 22050
 
 
 def av_align(audio_peaks: Times, video_peaks: Times, fps: float, *, variant: Variant = "tempotokens-2025") -> float:
-    """AV-Align of two lists of peaks.
+    """AV-Align of two lists of peaks, which meet where they are less than one frame apart (exclusive).
 
-    A sound peak and a motion peak meet where they are less than one frame apart (exclusive). ``tempotokens-2025``: in
-    order of the sound peaks, each takes the first motion peak that is free. ``tempotokens-2024``: the older code, in
-    which one motion peak can serve any number of sound peaks, so that the value can exceed 1.
+    ``tempotokens-2025``: in order of the sound peaks, each takes the first motion peak that is free.
+    ``tempotokens-2024``: a motion peak can serve any number of sound peaks, so that the value can exceed 1.
 
     Args:
         audio_peaks: Seconds (A,).
         video_peaks: Seconds (V,).
         fps: Frames per second of the video.
-        variant: Which code.
+        variant: Which code; ValueError for another, as for malformed times or ``fps``.
 
     Returns:
         Matches / (A + V - matches); 0 for two empty lists, which the original leaves undefined.
-
-    Raises:
-        ValueError: If times are malformed, ``fps`` is not positive and finite, or the variant is unknown.
 
     Example:
         >>> av_align([0.10, 0.15], [0.12], fps=10.0)
@@ -79,21 +75,15 @@ def av_align(audio_peaks: Times, video_peaks: Times, fps: float, *, variant: Var
 
 
 def motion_peaks(envelope: Tensor, fps: float, *, least: float = 0.0) -> Tensor:
-    """Local maxima of a motion envelope, as AV-Align counts them.
-
-    The original's envelope is :func:`flow_magnitude`; any other laid out so (value i belongs to frame i) will do, but
-    is then not the original's and must be named.
+    """Local maxima of a motion envelope, as AV-Align counts them: the original's is `flow_magnitude`.
 
     Args:
-        envelope: (T,), one value per frame.
+        envelope: (T,), value i of frame i; ValueError unless it is finite.
         fps: Frames per second.
         least: Peaks below this do not count; for the original's envelope, ``LEAST_FLOW[variant]``.
 
     Returns:
         Times (V,) float64 of the values above both neighbours: ``i / fps``.
-
-    Raises:
-        ValueError: If the envelope is not one-dimensional and finite, or ``fps`` is not positive and finite.
 
     Example:
         >>> motion_peaks(torch.tensor([0.0, 0.0, 1.0, 0.5, 0.7, 0.1]), 10.0).tolist()
@@ -108,21 +98,16 @@ def motion_peaks(envelope: Tensor, fps: float, *, least: float = 0.0) -> Tensor:
 
 
 def librosa_onsets(sound: Tensor, sample_rate: int) -> Tensor:
-    """Onsets as AV-Align finds them: librosa's defaults on the sound at 22,050 Hz.
+    """Onsets as AV-Align finds them: librosa's defaults on the sound at 22,050 Hz, in steps of 512 samples (23 ms).
 
-    Both versions of the code read the file with ``librosa.load``, which resamples, and detect in steps of 512 samples
-    (23 ms). The times are some 20 to 50 ms late, which :func:`detect_onsets` is not.
+    The times are some 20 to 50 ms late, which :func:`detect_onsets` is not. Needs librosa.
 
     Args:
-        sound: Mono sound (N,).
+        sound: Mono sound (N,); ValueError unless it is finite.
         sample_rate: Samples per second (Hz).
 
     Returns:
         Times (A,) float64 in seconds, ascending.
-
-    Raises:
-        ValueError: If the sound is not one-dimensional and finite, or the sample rate is not positive.
-        ModuleNotFoundError: Without librosa.
 
     Example:
         >>> sound = torch.zeros(22050)
@@ -144,7 +129,7 @@ def librosa_onsets(sound: Tensor, sample_rate: int) -> Tensor:
 def av_align_clip(
     frames: Tensor, fps: float, sound: Tensor, sample_rate: int, *, variant: Variant = "tempotokens-2025"
 ) -> float:
-    """AV-Align of one clip, from picture and sound to the value, as the original does it.
+    """AV-Align of one clip, from picture and sound to the value, as the original does it (OpenCV, librosa).
 
     Args:
         frames: (T, 3, H, W) uint8, RGB; the flow, and so the least flow of a peak, depends on the size.
@@ -152,13 +137,6 @@ def av_align_clip(
         sound: Mono sound (N,).
         sample_rate: Samples per second (Hz).
         variant: Which code.
-
-    Returns:
-        As :func:`av_align`.
-
-    Raises:
-        ValueError: If anything is malformed or the variant is unknown.
-        ModuleNotFoundError: Without OpenCV or librosa.
 
     Example:
         >>> frames = torch.zeros(10, 3, 32, 32, dtype=torch.uint8)

@@ -13,25 +13,12 @@ TEMPO_STEPS = 4
 
 
 def detect_beats(sound: Tensor, sample_rate: int) -> Tensor:
-    """Times of the beats of a music.
+    """Times (E,) float64 in seconds of the beats of a music (N,), ascending; empty for silence.
 
     The tempo and the dynamic programming are librosa's (Ellis, "Beat Tracking by Dynamic Programming", Journal of New
-    Music Research, 2007). On its own onset strength, which has steps of 23 to 32 ms and looks back over a long window,
-    its beats come 20 to 50 ms late; here it is given :func:`onset_strength` (steps of 2.5 ms), and the beats lie within
-    5 ms: 2 ms early for clicks, 1 ms late for drums. That is the whole calibration; no constant is taken off.
-
-    A tempo far from 120 beats per minute may come out as its half or double. Steady noise has beats too, anywhere.
-
-    Args:
-        sound: Mono sound (N,), any level.
-        sample_rate: Samples per second (Hz).
-
-    Returns:
-        Times (E,) float64 in seconds, ascending; empty for silence.
-
-    Raises:
-        ValueError: If the sound is not one-dimensional, not finite, or the sample rate is below 2 kHz.
-        ModuleNotFoundError: Without librosa.
+    Music Research, 2007). On its own onset strength, with steps of 23 to 32 ms and a long look back, its beats come 20
+    to 50 ms late; on :func:`onset_strength` (2.5 ms) they lie within 5 ms, and no constant is taken off. A tempo far
+    from 120 beats per minute may come out as its half or double. Steady noise has beats too, anywhere.
 
     Example:
         >>> sound = torch.zeros(32000)

@@ -14,11 +14,7 @@ from cmmd_lightning.metrics.functional.motion import frames_to_unit
 
 @dataclass(frozen=True)
 class Blob:
-    """One connected region that differs from the background; lengths are shares of the frame's height.
-
-    ``top`` is its upper edge, counted downwards: shadows and lights on a floor, which merge with what strikes it,
-    leave that be.
-    """
+    """A region that differs from the background; lengths in shares of the frame's height, ``top`` downwards."""
 
     x: float
     top: float
@@ -40,18 +36,11 @@ class Track:
 
 
 def background(frames: Tensor, *, contrast: float = 0.1) -> Tensor:
-    """What a still camera sees where nothing moves.
+    """What a still camera sees where nothing moves: (3, H, W) float32 in [0, 1] of frames (T, 3, H, W).
 
-    Pixels that hardly change keep their median over time. One that changes takes, of the values it has over time,
-    those nearest to what its still surroundings suggest (a normalised Gaussian blur of the still pixels): so a thing
-    that covers a place most of the time does not become background there, as it would with a plain median.
-
-    Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
-        contrast: Greatest change, in [0, 1], of a pixel that is still.
-
-    Returns:
-        (3, H, W) float32 in [0, 1].
+    Pixels that change less than ``contrast`` keep their median over time. Others take, of the values they have over
+    time, those nearest to what the still surroundings suggest (a normalised Gaussian blur of the still pixels): so a
+    thing that covers a place most of the time does not become background there.
 
     Example:
         >>> frames = torch.zeros(5, 3, 16, 16, dtype=torch.uint8)
@@ -76,14 +65,7 @@ def background(frames: Tensor, *, contrast: float = 0.1) -> Tensor:
 
 
 def foreground(frames: Tensor, *, contrast: float = 0.1) -> Tensor:
-    """Difference of every pixel from the :func:`background`.
-
-    Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
-        contrast: As in :func:`background`.
-
-    Returns:
-        Largest absolute difference over the colours, (T, H, W) float32 in [0, 1].
+    """Largest difference over the colours of every pixel from the :func:`background`, (T, H, W) float32 in [0, 1].
 
     Example:
         >>> frames = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
@@ -95,18 +77,10 @@ def foreground(frames: Tensor, *, contrast: float = 0.1) -> Tensor:
 
 
 def find_blobs(frames: Tensor, *, contrast: float = 0.1, min_area: float = 0.002) -> list[list[Blob]]:
-    """Connected regions that differ from the background, frame by frame.
+    """Connected regions that differ from the background, frame by frame, the largest first.
 
     The difference is smoothed over 3 x 3 pixels and cut at ``contrast``, or at 6 times its median where the picture
-    is noisier.
-
-    Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
-        contrast: Least difference from the background, in [0, 1].
-        min_area: Least area of a blob as a share of the frame.
-
-    Returns:
-        One list of blobs per frame, the largest first.
+    is noisier; ``min_area`` is a share of the frame.
 
     Example:
         >>> frames = torch.zeros(5, 3, 16, 16, dtype=torch.uint8)
@@ -148,18 +122,11 @@ def _top_edge(profile: np.ndarray, level: float) -> float:
 
 
 def follow(blobs: list[list[Blob]], *, max_cost: float = 0.5, max_gap: int = 2) -> list[Track]:
-    """Tracks of blobs through the frames.
+    """Tracks of blobs through the frames by the Hungarian method, in order of their first frame.
 
-    Each frame's blobs are given to the tracks by the Hungarian method. The cost favours colour and horizontal
-    position over the vertical one, in which a thing that bounces may cross half of the frame between two frames.
-
-    Args:
-        blobs: One list of blobs per frame.
-        max_cost: Greatest cost of a continuation; dearer ones start a new track.
-        max_gap: Frames for which a track may be unseen.
-
-    Returns:
-        Tracks in order of their first frame.
+    The cost favours colour and horizontal position over the vertical one, in which a thing that bounces may cross half
+    of the frame at once. Continuations dearer than ``max_cost`` start a new track, one unseen for ``max_gap`` frames
+    ends.
 
     Example:
         >>> at = lambda x: Blob(x, 0.5, 0.01, np.zeros(3))

@@ -44,16 +44,7 @@ class EventScores(NamedTuple):
 
 
 def as_times(times: Times) -> np.ndarray:
-    """Event times as an ascending float64 array (E,) in seconds.
-
-    Args:
-        times: Seconds, in any order; a tensor, an array, or a sequence of numbers.
-
-    Returns:
-        Ascending times (E,) float64.
-
-    Raises:
-        ValueError: If the times are not one-dimensional or not finite.
+    """Event times as an ascending float64 array (E,) in seconds; ValueError unless they are (E,) and finite.
 
     Example:
         >>> as_times([0.5, 0.25]).tolist()
@@ -74,13 +65,10 @@ def match_events(reference: Times, estimate: Times, tolerance: float = 0.1) -> l
     Args:
         reference: Reference times (R,) in seconds.
         estimate: Estimated times (E,) in seconds.
-        tolerance: Greatest distance of a pair in seconds, inclusive.
+        tolerance: Greatest distance of a pair in seconds, inclusive; ValueError unless it is finite and 0 or more.
 
     Returns:
         Pairs (index into the sorted reference, index into the sorted estimate), ascending.
-
-    Raises:
-        ValueError: If times are malformed or the tolerance is negative or not finite.
 
     Example:
         >>> match_events([0.0, 1.0], [0.05, 0.06, 1.3])
@@ -105,12 +93,6 @@ def event_scores(reference: Times, estimate: Times, tolerance: float = 0.1) -> E
         estimate: Estimated times (E,) in seconds.
         tolerance: Greatest distance of a matched pair in seconds, inclusive.
 
-    Returns:
-        ``EventScores(precision, recall, f1)``.
-
-    Raises:
-        ValueError: If times are malformed or the tolerance is negative or not finite.
-
     Example:
         >>> event_scores([0.1, 0.5, 0.9], [0.11, 0.7], tolerance=0.1)
         EventScores(precision=0.5, recall=0.3333333333333333, f1=0.4)
@@ -120,15 +102,7 @@ def event_scores(reference: Times, estimate: Times, tolerance: float = 0.1) -> E
 
 
 def scores_from_counts(matched: int, references: int, estimates: int) -> EventScores:
-    """Scores from the number of matched pairs and the lengths of both lists (conventions of :func:`event_scores`).
-
-    Args:
-        matched: Matched pairs.
-        references: Reference events.
-        estimates: Estimated events.
-
-    Returns:
-        ``EventScores(precision, recall, f1)``.
+    """Scores from the numbers of matched pairs, references and estimates (conventions of :func:`event_scores`).
 
     Example:
         >>> scores_from_counts(0, 0, 0).f1, scores_from_counts(0, 3, 0).f1
@@ -145,15 +119,7 @@ def scores_from_counts(matched: int, references: int, estimates: int) -> EventSc
 def tolerance_curve(
     reference: Times, estimate: Times, tolerances: Sequence[float] = TOLERANCES
 ) -> Mapping[float, EventScores]:
-    """Scores at several tolerances.
-
-    Args:
-        reference: Reference times (R,) in seconds.
-        estimate: Estimated times (E,) in seconds.
-        tolerances: Tolerances in seconds.
-
-    Returns:
-        Tolerance to ``EventScores``.
+    """Tolerance in seconds to the scores at it, of times (R,) and (E,) in seconds.
 
     Example:
         >>> curve = tolerance_curve([0.5], [0.57])
@@ -164,15 +130,7 @@ def tolerance_curve(
 
 
 def random_events(reference: Times, duration: float, generator: torch.Generator) -> Tensor:
-    """As many events as the reference has, uniform over the clip: the "random events at the same rate" floor.
-
-    Args:
-        reference: Reference times (R,) in seconds.
-        duration: Clip length in seconds.
-        generator: Source of randomness (CPU).
-
-    Returns:
-        Ascending times (R,) float64.
+    """As many times (float64, ascending) as the reference has, uniform over a clip of so many seconds: a floor.
 
     Example:
         >>> random_events([0.1, 0.2], 1.6, torch.Generator().manual_seed(0)).shape

@@ -10,22 +10,12 @@ from torch import Tensor
 
 
 def flow_magnitude(frames: Tensor) -> Tensor:
-    """Mean magnitude of the optical flow into each frame, as AV-Align measures motion.
+    """Mean magnitude of the optical flow into each frame, as AV-Align has it: (T,) float64 in pixels per frame.
 
     Farneback's dense flow ("Two-frame motion estimation based on polynomial expansion", SCIA 2003) of the grey frames
-    by OpenCV, with the parameters of the published code: pyramid scale 0.5, 3 levels, window 15, 3 iterations,
-    polynomials over 5 pixels with sigma 1.2. The flow into the first frame is unknown and takes the second's value, so
-    that value i belongs to frame i.
-
-    Args:
-        frames: (T, 3, H, W) uint8, RGB.
-
-    Returns:
-        (T,) float64 in pixels per frame; 0 for a single frame.
-
-    Raises:
-        ValueError: If frames are not (T, 3, H, W) uint8.
-        ModuleNotFoundError: Without OpenCV.
+    of (T, 3, H, W) uint8, RGB, by OpenCV, with the published code's parameters: pyramid scale 0.5, 3 levels, window 15,
+    3 iterations, polynomials over 5 pixels with sigma 1.2. The flow into the first frame is unknown and takes the
+    second's.
 
     Example:
         >>> frames = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)

@@ -20,14 +20,13 @@ def detect_impacts(
 ) -> Tensor:
     """Times at which something falling visibly strikes and reverses.
 
-    What differs from the background (:func:`cmmd_lightning.metrics.functional.blobs.background`: the median over
-    time, mended by still surroundings) is foreground. Its connected regions are followed from frame to frame by their
-    upper edges, which neither shadows nor lights on the floor touch. An impact is a reversal of such an edge from down
-    to up, with at least ``min_travel`` of the frame's height on both sides (on one, at the ends of the clip). Its time,
-    finer than a frame, is where the parabola of the fall before meets that of the rise after, both measured outside
-    the 0.04 s before and 0.1 s after it, in which the thing may be squashed; they share one gravity, the median of the
-    second differences between impacts. Falls and rises that the clip's ends cut off are continued to the height at
-    which the same thing struck otherwise, so the last of them may lie up to one frame after the last picture.
+    What differs from the background is followed from frame to frame by its upper edge, which neither shadows nor lights
+    on the floor touch. An impact is a reversal of such an edge from down to up, with at least ``min_travel`` on both
+    sides (on one, at the ends of the clip). Its time, finer than a frame, is where the parabola of the fall before
+    meets that of the rise after, without the 0.04 s before and 0.1 s after it, in which the thing may be squashed; they
+    share one gravity, the median of the second differences. Falls and rises that the clip's ends cut off are continued
+    to the height at which the same thing struck otherwise, so the last of them may lie up to one frame after the last
+    picture.
 
     Args:
         frames: (T, 3, H, W), uint8 or float in [-1, 1]; 10 frames per second and 64 x 64 pixels suffice.
@@ -37,10 +36,7 @@ def detect_impacts(
         contrast: Least difference from the background, in [0, 1].
 
     Returns:
-        Times (E,) float64 in seconds from the first frame, ascending; empty for a picture in which nothing strikes.
-
-    Raises:
-        ValueError: If frames are malformed or ``fps`` is not positive.
+        Times (E,) float64 in seconds from the first frame, ascending.
 
     Example:
         >>> heights = [4, 8, 16, 28, 44, 34, 20, 10, 4, 2]
@@ -69,13 +65,7 @@ def _strikes(track: Track, num_frames: int, fps: float, min_travel: float) -> li
 
 
 class _Arcs:
-    """The falls and rises of one thing.
-
-    Args:
-        y: (F,) heights counted downwards, one per frame.
-        fps: Frames per second.
-        min_travel: Least fall or rise.
-    """
+    """The falls and rises of one thing, of its heights (F,) counted downwards, one per frame."""
 
     def __init__(self, y: np.ndarray, fps: float, min_travel: float) -> None:
         self.y, self.fps, self.min_travel = y, fps, min_travel
@@ -115,10 +105,7 @@ class _Arcs:
         return found
 
     def _arc(self, low: int, side: int) -> tuple[float, float] | None:
-        """The fall (-1) or rise (+1) beside a low: its value at the low frame's time and its slope, less gravity.
-
-        The frames next to the impact, in which the thing may be squashed, are left out: 0.04 s before, 0.1 s after.
-        """
+        """The fall (-1) or rise (+1) beside a low: its value at the low frame's time and its slope, less gravity."""
         nearest, farthest = BEFORE if side < 0 else AFTER
         limits = [other for other in self.lows if (other - low) * side > 0]
         end = min(limits, key=lambda other: abs(other - low)) if limits else (0 if side < 0 else len(self.y) - 1)

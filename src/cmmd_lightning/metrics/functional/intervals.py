@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import norm as normal
 from scipy.stats import t as student
+
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 ROUGH = 20
 """Clips below which an interval is rough, and widened."""
 
 
 def derangements(count: int, *, limit: int = 8, seed: int = 0) -> list[np.ndarray]:
-    """Distinct permutations of ``count`` items that leave none in its place.
+    """Distinct permutations (count,) int64 that leave none in its place, ``limit`` at most; none for fewer than two.
 
     They are cyclic shifts of one seeded random order, so every item meets ``limit`` different partners, evenly.
-
-    Args:
-        count: Items.
-        limit: Most permutations to return; all ``count - 1`` shifts where there are fewer.
-        seed: Seed of the random order and of the choice of shifts.
-
-    Returns:
-        Permutations, each (count,) int64 with ``p[i] != i``; none for fewer than two items.
-
-    Raises:
-        ValueError: If ``count`` or ``limit`` is negative.
 
     Example:
         >>> [p.tolist() for p in derangements(2)]
@@ -50,6 +42,17 @@ def derangements(count: int, *, limit: int = 8, seed: int = 0) -> list[np.ndarra
     return found
 
 
+def shuffled(first: Sequence[First], second: Sequence[Second], **of: int) -> list[tuple[First, Second]]:
+    """Wrong partners, what a floor is made of: each item of the first with others' of the second, in turn.
+
+    Example:
+        >>> shuffled("ab", "xy")
+        [('a', 'y'), ('b', 'x')]
+    """
+    pairings = derangements(len(first), **of)
+    return [(one, second[int(pairing[i])]) for i, one in enumerate(first) for pairing in pairings]
+
+
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     *,
@@ -63,21 +66,7 @@ def bootstrap_interval(
 
     The percentile interval of N clips is too narrow by about sqrt(N / (N - 1)) times the ratio of Student's to the
     normal quantile (Hesterberg, "What teachers should know about the bootstrap", 2015): below 20 clips it is widened by
-    that much about the value, within the bounds.
-
-    Args:
-        values: One score per clip (N,).
-        statistic: Of an array of them; the mean by default.
-        bounds: Least and greatest value that there can be.
-        level: Coverage, such as 0.95.
-        resamples: Resamples with replacement.
-        seed: Seed of the resampling.
-
-    Returns:
-        Lower and upper end, with the value between them; ``(nan, nan)`` for fewer than two values, which have none.
-
-    Raises:
-        ValueError: If values are not one-dimensional or the level is outside (0, 1).
+    that much about the value, within the bounds. Of (N,) scores; ``(nan, nan)`` for fewer than two.
 
     Example:
         >>> low, high = bootstrap_interval([0.0, 1.0] * 50)
@@ -115,18 +104,7 @@ def interval_of(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Ends of the interval of a value by its bootstrap draws: widened for few clips, holding the value.
-
-    Args:
-        draws: The statistic of each resample.
-        value: The statistic itself.
-        count: Clips.
-        bounds: Least and greatest value that there can be.
-        level: Coverage.
-
-    Returns:
-        Lower and upper end.
-    """
+    """Ends of the interval of a value by its bootstrap draws: widened for few clips, holding the value."""
     tail = (1 - level) / 2
     ends = np.quantile(draws, [tail, 1 - tail])
     if count < ROUGH:

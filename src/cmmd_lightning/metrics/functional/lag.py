@@ -25,16 +25,12 @@ def envelope_lag(first: Tensor, second: Tensor, rate: float, *, max_lag: float =
 
     Args:
         first: Envelope (F,), such as motion.
-        second: Envelope (F,) at the same times, such as loudness.
+        second: Envelope (F,) at the same times, such as loudness; ValueError unless both are finite and of one length.
         rate: Values per second.
         max_lag: Greatest delay looked at either way, in seconds; at least 3 values must overlap.
 
     Returns:
         ``Lag(seconds, strength)``; ``(nan, 0)`` where an envelope is constant.
-
-    Raises:
-        ValueError: If the envelopes are not one-dimensional and equally long, not finite, or ``rate`` is not positive,
-            or ``max_lag`` is negative or not finite.
 
     Example:
         >>> x = torch.zeros(100)
@@ -75,15 +71,12 @@ def event_lag(
     Args:
         reference: Reference times (R,) in seconds.
         estimate: Estimated times (E,) in seconds.
-        max_lag: Greatest delay looked at either way, in seconds.
+        max_lag: Greatest delay looked at either way, in seconds; ValueError unless it is finite and 0 or more.
         width: Standard deviation of the agreement of one pair, in seconds.
         resolution: Step of the grid in seconds.
 
     Returns:
         ``Lag(seconds, strength)``; ``(nan, 0)`` where a list is empty or nothing comes near.
-
-    Raises:
-        ValueError: If times are malformed, or ``max_lag`` is negative or not finite.
 
     Example:
         >>> lag = event_lag([0.2, 0.7, 1.1], [0.28, 0.78, 1.18])
@@ -111,15 +104,7 @@ def event_lag(
 
 
 def sound_lag(first: Tensor, second: Tensor, sample_rate: int) -> float:
-    """Seconds by which the second sound is late where both are one, by the peak of their correlation.
-
-    Args:
-        first: Sound (N,).
-        second: Sound (M,).
-        sample_rate: Hz.
-
-    Returns:
-        Seconds, negative where it is early; 0 where one is silent.
+    """Seconds by which the second of two recordings (N,), (M,) of one sound is late; 0 where one is silent.
 
     Example:
         >>> noise = torch.randn(4000, generator=torch.Generator().manual_seed(0))
@@ -136,16 +121,9 @@ def sound_lag(first: Tensor, second: Tensor, sample_rate: int) -> float:
 
 
 def loudness_envelope(sound: Tensor, sample_rate: int, times: Tensor, *, width: float = 0.04) -> Tensor:
-    """Level of a sound at given times, for comparison with motion.
+    """Level of a sound (N,) around given times (F,) in seconds, for comparison with motion.
 
-    Args:
-        sound: Mono sound (N,).
-        sample_rate: Hz.
-        times: Seconds (F,).
-        width: Length of the span around each time, in seconds.
-
-    Returns:
-        Root mean square (F,) float64 in dB above -60 dB full scale, 0 at least.
+    Root mean square (F,) float64 over ``width`` seconds, in dB above -60 dB full scale, 0 at least.
 
     Example:
         >>> sound = torch.cat([torch.zeros(8000), torch.ones(8000)])

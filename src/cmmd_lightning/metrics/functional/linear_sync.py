@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cmmd_lightning.metrics.functional.lag import Lag, refine_peak
 from cmmd_lightning.metrics.functional.motion import frames_to_unit
+from cmmd_lightning.metrics.functional.onsets import checked_sound
 
 FPS = 25.0
 """Frames per second at which pictures and sounds are compared."""
@@ -37,29 +38,18 @@ LEAST_FRAMES = 1000
 
 
 class Sequences(NamedTuple):
-    """Pixels and spectra of one clip, at `FPS`, less their means over time.
-
-    Args:
-        pixels: (F, SIDE * SIDE).
-        spectrum: (F, BANDS).
-    """
+    """Pixels (F, SIDE * SIDE) and spectra (F, BANDS) of one clip, at `FPS`, less their means over time."""
 
     pixels: np.ndarray
     spectrum: np.ndarray
 
 
 def pixel_sequence(frames: Tensor, fps: float) -> np.ndarray:
-    """Grey pictures at `FPS`, less their mean.
+    """Grey pictures (F, SIDE * SIDE) float32 at `FPS`, less their mean; between two frames, their mixture.
 
     Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
+        frames: (T, 3, H, W), uint8 or float in [-1, 1]; ValueError if they are malformed or none.
         fps: Frames per second.
-
-    Returns:
-        (F, SIDE * SIDE) float32; between two frames, their mixture.
-
-    Raises:
-        ValueError: If frames are malformed, empty, or ``fps`` is not positive.
 
     Example:
         >>> pixel_sequence(torch.zeros(10, 3, 64, 48, dtype=torch.uint8), 10.0).shape
@@ -79,27 +69,19 @@ def pixel_sequence(frames: Tensor, fps: float) -> np.ndarray:
 
 
 def spectrum_sequence(sound: Tensor, sample_rate: int) -> np.ndarray:
-    """Log-Mel spectra at `FPS`, less their mean; the level of the clip does not matter.
+    """Log-Mel spectra (F, BANDS) float32 at `FPS`, less their mean; the level of the clip does not matter.
+
+    Natural logarithms, of 40 ms windows centred at ``f / FPS`` seconds.
 
     Args:
-        sound: Mono sound (N,).
-        sample_rate: Hz.
-
-    Returns:
-        (F, BANDS) float32: natural logarithm, 40 ms windows centred at ``f / FPS`` seconds.
-
-    Raises:
-        ValueError: If the sound is not one-dimensional or not finite.
+        sound: Mono sound (N,); ValueError unless it is finite.
+        sample_rate: Hz, 2 kHz at least.
 
     Example:
         >>> spectrum_sequence(torch.zeros(16000), 16000).shape
         (25, 32)
     """
-    if sound.dim() != 1:
-        raise ValueError(f"sound must have one dimension (samples,), got shape {tuple(sound.shape)}")
-    sound = sound.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(sound).all()):
-        raise ValueError("sound must be finite, got NaN or infinity")
+    sound = checked_sound(sound, sample_rate)
     if sample_rate != SAMPLE_RATE:
         sound = torchaudio.functional.resample(sound, sample_rate, SAMPLE_RATE)
     count = max(1, round(len(sound) / SAMPLE_RATE * FPS))
@@ -148,16 +130,10 @@ class LinearSync:
         return _with_context(spectrum_sequence(sound, sample_rate), self.context) @ self.audio
 
     def agreement(self, seen: np.ndarray, heard: np.ndarray, lag: int = 0) -> float:
-        """How well a picture and a sound agree, the sound taken ``lag`` frames later.
+        """How well a picture and a sound agree, the sound taken ``lag`` frames later; what both cover counts.
 
-        Args:
-            seen: (F, K) of :meth:`see`.
-            heard: (G, K) of :meth:`hear`; what both cover counts.
-            lag: Frames.
-
-        Returns:
-            Mean correlation over the K directions, weighted by their squared canonical correlations; in [-1, 1], 0
-            where fewer than 3 frames overlap.
+        The mean correlation over the K directions, weighted by their squared canonical correlations; in [-1, 1], 0
+        where fewer than 3 frames overlap.
         """
         count = min(len(seen), len(heard))
         a, b = seen[max(0, -lag) : count - max(0, lag)], heard[max(0, lag) : count + min(0, lag)]
@@ -170,15 +146,9 @@ class LinearSync:
         return float((each * weight).sum() / weight.sum())
 
     def lag(self, seen: np.ndarray, heard: np.ndarray, *, max_lag: float = 0.5) -> Lag:
-        """Delay of the sound at which both agree best.
+        """Delay of the sound at which both agree best: ``Lag(seconds, strength)``, ``(nan, 0)`` where nothing agrees.
 
-        Args:
-            seen: (F, K) of :meth:`see`.
-            heard: (G, K) of :meth:`hear`.
-            max_lag: Greatest delay looked at either way, in seconds; at least half of the clip must overlap.
-
-        Returns:
-            ``Lag(seconds, strength)``; ``(nan, 0)`` where nothing agrees.
+        Looked for up to ``max_lag`` seconds either way; at least half of the clip must overlap.
         """
         reach = min(int(max_lag * FPS + 1e-9), min(len(seen), len(heard)) // 2)
         curve = np.array([self.agreement(seen, heard, step) for step in range(-reach, reach + 1)])
@@ -194,11 +164,7 @@ class LinearSync:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LinearSync:
-        """Read an operator that :meth:`save` wrote.
-
-        Raises:
-            ValueError: If the file is none.
-        """
+        """Read an operator that :meth:`save` wrote; ValueError if the file is none."""
         try:
             with safe_open(os.fspath(path), framework="np") as file:
                 meta = file.metadata() or {}
@@ -221,7 +187,7 @@ def fit_linear_sync(
     ridge: float = 0.03,
     source: str = "",
 ) -> LinearSync:
-    """Fit the operator to clips in sync.
+    """Fit the operator to clips in sync; ValueError if they have fewer than `LEAST_FRAMES` frames together.
 
     Args:
         clips: Pixels and spectra of each clip.
@@ -230,12 +196,6 @@ def fit_linear_sync(
         context: Frames before and after each instant that count.
         ridge: Share of the mean variance added to the covariances' diagonals.
         source: What the clips are, in words.
-
-    Returns:
-        The operator.
-
-    Raises:
-        ValueError: If the clips have fewer than `LEAST_FRAMES` frames together.
 
     Example:
         >>> rng = np.random.default_rng(0)

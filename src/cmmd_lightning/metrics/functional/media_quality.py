@@ -15,13 +15,7 @@ PITCH_STEP = 0.01
 
 
 def flicker(frames: Tensor) -> float:
-    """Temporal standard deviation of the calmest 80 % of pixels: their mean.
-
-    Args:
-        frames: uint8 (T, 3, H, W).
-
-    Returns:
-        8-bit steps; 0 for a still video.
+    """Mean temporal standard deviation of the calmest 80 % of pixels of uint8 (T, 3, H, W), in 8-bit steps.
 
     Example:
         >>> frames = torch.zeros(2, 3, 10, 10, dtype=torch.uint8)
@@ -34,13 +28,7 @@ def flicker(frames: Tensor) -> float:
 
 
 def moving_object(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour and area of what differs from the still background (the median over time), frame by frame.
-
-    Args:
-        frames: uint8 (T, 3, H, W).
-
-    Returns:
-        Mean colour (T, 3) in 8-bit steps, NaN where nothing differs; and area (T,) as a share of the picture.
+    """Colour (T, 3) in 8-bit steps, NaN where there is none, and area (T,) of what differs from the median over time.
 
     Example:
         >>> frames = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
@@ -71,14 +59,7 @@ def area_drift(frames: Tensor) -> float:
 
 
 def strongest_partials(sound: Tensor, sample_rate: int) -> Tensor:
-    """The strongest partial in the 150 ms after each instant.
-
-    Args:
-        sound: Float (N,).
-        sample_rate: Hz.
-
-    Returns:
-        Hz (S,), one every 10 ms from the start; refined by a parabola over the logarithm of the spectrum.
+    """The strongest partial in the 150 ms after each 10 ms of a sound (N,), in Hz (S,).
 
     Example:
         >>> wave = torch.sin(2 * torch.pi * 440.0 * torch.arange(16000) / 16000)
@@ -99,15 +80,7 @@ def strongest_partials(sound: Tensor, sample_rate: int) -> Tensor:
 
 
 def pitches_within(partials: Tensor, events: list[tuple[float, float]], semitones: float = 1.0) -> float:
-    """Share of the events after which the strongest partial is the right pitch.
-
-    Args:
-        partials: As `strongest_partials` gives them.
-        events: Time in seconds and pitch in Hz of each.
-        semitones: Greatest distance.
-
-    Returns:
-        0 to 1; NaN without events.
+    """Share of events (seconds, Hz) after which the strongest partial lies within so many semitones; NaN without any.
 
     Example:
         >>> pitches_within(torch.tensor([440.0, 440.0]), [(0.0, 450.0), (0.01, 880.0)])
@@ -122,14 +95,7 @@ def pitches_within(partials: Tensor, events: list[tuple[float, float]], semitone
 
 
 def quiet_level(sound: Tensor, sample_rate: int) -> float:
-    """Level of the quiet frames: the 20th percentile of the level over 40 ms.
-
-    Args:
-        sound: Float (N,).
-        sample_rate: Hz.
-
-    Returns:
-        dB full scale, -80 at least.
+    """Level of the quiet of a sound (N,): the 20th percentile of the level over 40 ms, in dB full scale, -80 at least.
 
     Example:
         >>> quiet_level(torch.cat([torch.ones(8000), 0.01 * torch.ones(8000)]), 16000)

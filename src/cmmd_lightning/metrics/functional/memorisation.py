@@ -28,28 +28,11 @@ class MemorisationScores(NamedTuple):
 
 
 def nearest_distances(queries: Tensor, bank: Tensor, *, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Distance of each query to its nearest row of a bank, and which row that is.
+    """Distance (Q,) float64 of each query (Q, D) to its nearest row of a bank (N, D), and that row's index (Q,) int64.
 
-    The distance is Euclidean after each feature is divided by its standard deviation over the bank, so that no
-    feature counts for more because of its unit. Features that are constant over the bank (to float32 rounding, 1e-6 of
-    their size) are left out: nothing says what a difference in them is worth. Computed on the CPU in float64, and a
-    copy has distance exactly 0.
-
-    Args:
-        queries: (Q, D) feature rows.
-        bank: (N, D) feature rows, two different ones at least.
-        chunk: Rows of either that are compared at once: memory is bounded by the bank's own and chunk times chunk.
-
-    Returns:
-        Distances (Q,) float64 in units of the bank's standard deviations, and indices (Q,) int64 into the bank.
-
-    Raises:
-        ValueError: If shapes are not (Q, D) and (N, D), values are not finite, or all rows of the bank are equal.
-
-    Example:
-        >>> bank = torch.tensor([[0.0, 0.0], [2.0, 100.0]])  # standard deviations 1 and 50
-        >>> [values.tolist() for values in nearest_distances(torch.tensor([[5.0, 300.0], [0.0, 0.0]]), bank)]
-        [[5.0, 0.0], [1, 0]]
+    It is Euclidean after each feature is divided by its standard deviation over the bank. Features that are constant
+    there (to float32 rounding, 1e-6 of their size) are left out. Computed on the CPU in float64, ``chunk`` rows of
+    either at once, and a copy has distance exactly 0. ValueError for other shapes, NaN, or a bank of equal rows.
     """
     if queries.dim() != 2 or bank.dim() != 2 or queries.shape[1] != bank.shape[1]:
         raise ValueError(f"expected rows (Q, D) and (N, D), got {tuple(queries.shape)} and {tuple(bank.shape)}")
@@ -82,26 +65,12 @@ def _nearest(queries: Tensor, bank: Tensor, chunk: int) -> Tensor:
 
 
 def memorisation_scores(generated: Tensor, held_out: Tensor) -> MemorisationScores:
-    """Whether generated clips lie nearer to the training clips than held-out real clips do.
+    """Whether generated clips lie nearer to the training clips than held-out real clips do, of distances (G,) and (H,).
 
-    Args:
-        generated: (G,) distances to the nearest training clip.
-        held_out: (H,) the same of real clips that were not trained on.
-
-    Returns:
-        Both medians; the shares of generated clips strictly below the 1st and the 5th percentile of the held-out
-        distances (no sign of copying: about 0.01 and 0.05; the percentiles interpolate, and with fewer than 100 or 20
-        held-out clips they say little); and the AUROC, the probability that a generated clip is nearer than a held-out
-        one, ties counting half: 0.5 is no sign of copying, 1 is every generated clip nearer, below 0.5 is farther
-        than real clips, which poor quality gives. What an empty side leaves undefined is NaN.
-
-    Raises:
-        ValueError: If either is not one-dimensional, or a distance is negative or not a number.
-
-    Example:
-        >>> scores = memorisation_scores(torch.tensor([0.0, 1.5, 4.0]), torch.tensor([1.0, 2.0, 3.0]))
-        >>> round(scores.auroc, 4), round(scores.share_below_5th_percentile, 4), scores.generated_median
-        (0.5556, 0.3333, 1.5)
+    Shares are those of generated clips strictly below the percentiles of the held-out distances (no sign of copying:
+    about 0.01 and 0.05; with fewer than 100 or 20 held-out clips they say little). The AUROC is the probability that a
+    generated clip is nearer than a held-out one, ties counting half: 0.5 is no sign of copying, 1 is every generated
+    clip nearer, less is farther than real clips, which poor quality gives. What an empty side leaves undefined is NaN.
     """
     from scipy.stats import mannwhitneyu
 

@@ -7,21 +7,7 @@ from torch import Tensor
 
 
 def frames_to_unit(frames: Tensor) -> Tensor:
-    """Frames as float32 in [0, 1], whatever they came as.
-
-    Args:
-        frames: (T, 3, H, W), uint8 in [0, 255] or float in [-1, 1].
-
-    Returns:
-        (T, 3, H, W) float32 in [0, 1].
-
-    Raises:
-        ValueError: If the shape is not (T, 3, H, W) or values are not finite.
-
-    Example:
-        >>> frames_to_unit(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).max().item()
-        1.0
-    """
+    """Frames (T, 3, H, W), uint8 or float in [-1, 1], as float32 in [0, 1]; ValueError for others."""
     if frames.dim() != 4 or frames.shape[1] != 3:
         raise ValueError(f"frames must have shape (T, 3, H, W), got {tuple(frames.shape)}")
     frames = frames.detach().cpu()
@@ -34,17 +20,7 @@ def frames_to_unit(frames: Tensor) -> Tensor:
 
 
 def motion_envelope(frames: Tensor, fps: float) -> tuple[Tensor, Tensor]:
-    """How much the picture changes from frame to frame.
-
-    Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
-        fps: Frames per second.
-
-    Returns:
-        Times (T - 1,) float64, midway between frames, and the mean absolute difference (T - 1,) float64 in [0, 1].
-
-    Raises:
-        ValueError: If frames are malformed or ``fps`` is not positive.
+    """Times (T - 1,) float64 midway between frames (T, 3, H, W), and their mean absolute difference in [0, 1].
 
     Example:
         >>> frames = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
@@ -65,11 +41,10 @@ def detect_motion_turns(frames: Tensor, fps: float, *, separation: float = 0.25,
 
     The "kinematic beats" of the dance literature are local minima of the mean joint speed (Li et al., "AI
     Choreographer", ICCV 2021). Without joints, and at 10 frames per second, the difference of neighbouring frames
-    shows such a minimum badly: it saturates, and dips only if the turn lies between two frames. So the curve used
-    here is the difference of the frames 0.1 s before and after each moment (:func:`mirror_distance`), which is small
-    where motion halts or retraces its way, at steps of half a frame. A turn is its least value within half of
-    ``separation`` either way that lies below the peaks on both sides of it by ``depth`` times the curve's range; its
-    time is the vertex of the parabola through the three values around it.
+    saturates, and dips only if the turn lies between two. So the curve used here is the difference of the frames 0.1 s
+    before and after each moment, which is small where motion halts or retraces its way, at steps of half a frame. A
+    turn is its least value within half of ``separation`` either way that lies below the peaks on both sides of it by
+    ``depth`` times the curve's range; its time is the vertex of the parabola through the three values around it.
 
     Args:
         frames: (T, 3, H, W), uint8 or float in [-1, 1].
@@ -79,9 +54,6 @@ def detect_motion_turns(frames: Tensor, fps: float, *, separation: float = 0.25,
 
     Returns:
         Times (E,) float64 in seconds from the first frame, ascending.
-
-    Raises:
-        ValueError: If frames are malformed or ``fps`` is not positive.
 
     Example:
         >>> x = (16 + 10 * torch.cos(2 * torch.pi * torch.arange(40) / 20)).round().long()  # turns every 10 frames
@@ -107,20 +79,10 @@ def detect_motion_turns(frames: Tensor, fps: float, *, separation: float = 0.25,
 
 
 def mirror_distance(frames: Tensor, fps: float, *, reach: float = 0.1) -> Tensor:
-    """How much the frames before a moment differ from those as long after it.
+    """How much frames (T, 3, H, W) up to ``reach`` seconds before a moment differ from those as long after it.
 
-    Args:
-        frames: (T, 3, H, W), uint8 or float in [-1, 1].
-        fps: Frames per second.
-        reach: Seconds before and after the moment; less at the ends.
-
-    Returns:
-        (2 T - 3,) float64, about 1 in full motion, at ``(i + 1) / (2 fps)`` seconds: alternately between two frames
-        and on one. The differences of each distance in time are divided by their 90th percentile. All zero for a
-        still picture.
-
-    Raises:
-        ValueError: If frames are malformed or ``fps`` is not positive.
+    (2 T - 3,) float64, about 1 in full motion, at ``(i + 1) / (2 fps)`` seconds: alternately between two frames and on
+    one. The differences of each distance in time are divided by their 90th percentile. All zero for a still picture.
 
     Example:
         >>> frames = torch.zeros(5, 3, 4, 16, dtype=torch.uint8)

@@ -17,17 +17,7 @@ _SMALLEST_SIDE = 384
 
 
 def mouth_opening(frames: Tensor) -> Tensor:
-    """Distance between the lips in distances between the eyes, frame by frame.
-
-    Args:
-        frames: uint8 (T, 3, H, W) of one face; small ones are enlarged for the detector.
-
-    Returns:
-        (T,); NaN where no face was found.
-
-    Raises:
-        ImportError: If mediapipe is not installed.
-    """
+    """Distance between the lips (T,) in distances between the eyes, of uint8 (T, 3, H, W); NaN without a face."""
     height, width = frames.shape[-2:]
     scale = max(1.0, _SMALLEST_SIDE / min(height, width))
     size = (round(height * scale), round(width * scale))
@@ -42,17 +32,7 @@ def mouth_opening(frames: Tensor) -> Tensor:
 
 
 def mouth_correlation(estimate: Tensor, reference: Tensor) -> float:
-    """Pearson correlation of two mouths' opening, over the frames where both have a face.
-
-    Args:
-        estimate: (T,), as `mouth_opening` gives it.
-        reference: (T,), likewise.
-
-    Returns:
-        Within [-1, 1]; NaN where fewer than three frames have both, or one of the two never moves.
-
-    Raises:
-        ValueError: If the lengths differ.
+    """Pearson correlation of two mouths' opening (T,); NaN where fewer than three frames have both, or one never moves.
 
     Example:
         >>> mouth_correlation(torch.tensor([0.1, 0.2, torch.nan, 0.4]), torch.tensor([0.0, 0.1, 0.2, 0.3]))

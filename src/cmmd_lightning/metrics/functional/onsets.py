@@ -24,30 +24,13 @@ LATENCY_SECONDS = -0.0058  # half-rise point, relative to the attack: -7 ms for 
 
 
 def onset_strength(sound: Tensor, sample_rate: int, *, n_bands: int = 40) -> Tensor:
-    """Onset strength envelope of a sound.
+    """Onset strength (L,) in [0, 1] of a sound (N,), frame ``l`` centred at ``l * hop_samples / sample_rate`` seconds.
 
-    Magnitudes of a 20 ms Hann window every 2.5 ms, summed into Mel bands, are divided by the clip's loudest band
-    value and compressed as ``log(1 + 100 x) / log(101)``; the strength is the rise of each band over its maximum 10
-    to 40 ms before, rectified and averaged with weights that favour bands which are in use.
-
-    Args:
-        sound: Mono sound (N,), any level.
-        sample_rate: Samples per second (Hz).
-        n_bands: Mel bands from 40 Hz to 8 kHz (or half the sample rate).
-
-    Returns:
-        Strength (L,), dimensionless in [0, 1]; frame ``l`` is centred at ``l * hop_samples / sample_rate`` seconds.
-
-    Raises:
-        ValueError: If the sound is not one-dimensional, not finite, or the sample rate is below 2 kHz.
-
-    Example:
-        >>> sound = torch.zeros(16000)
-        >>> sound[8000] = 1.0
-        >>> round(float(onset_strength(sound, 16000).argmax()) * 0.0025, 2)
-        0.5
+    Magnitudes of a 20 ms Hann window every 2.5 ms, summed into Mel bands from 40 Hz to 8 kHz, are divided by the clip's
+    loudest band value and compressed as ``log(1 + 100 x) / log(101)``; the strength is the rise of each band over its
+    maximum 10 to 40 ms before, rectified and averaged with weights that favour bands which are in use.
     """
-    sound = _checked(sound, sample_rate)
+    sound = checked_sound(sound, sample_rate)
     if sound.numel() == 0 or float(sound.abs().max()) < SILENCE:
         return torch.zeros(1 + sound.numel() // hop_samples(sample_rate))
     bands = _bands(sound, sample_rate, n_bands)
@@ -65,24 +48,20 @@ def detect_onsets(
 ) -> Tensor:
     """Times at which something starts to sound.
 
-    A peak of :func:`onset_strength` is an onset where it is the largest within ``separation`` either way, exceeds
+    A peak of the onset strength is an onset where it is the largest within ``separation`` either way, exceeds
     ``threshold`` above the local median (over 0.4 s), and ``relative`` times the clip's largest peak. Its time is
     where the strength has risen half-way to the peak, less a constant: a click at t is reported within 5 ms of t,
-    whatever follows it. The first 10 ms have no past to rise from and the last 10 ms no room for a window, so an
-    onset there is not reported.
+    whatever follows it. In the first and the last 10 ms, which lack a past or room for a window, there is none.
 
     Args:
-        sound: Mono sound (N,), any level.
-        sample_rate: Samples per second (Hz).
+        sound: Mono sound (N,), any level; ValueError unless it is finite.
+        sample_rate: Samples per second (Hz), 2 kHz at least.
         threshold: Least strength above the local median.
         relative: Least strength as a share of the clip's strongest onset.
         separation: Least distance of two onsets in seconds.
 
     Returns:
         Times (E,) float64, in seconds from the start of the sound, ascending; empty for silence.
-
-    Raises:
-        ValueError: If the sound is not one-dimensional, not finite, or the sample rate is below 2 kHz.
 
     Example:
         >>> sound = torch.zeros(16000)
@@ -103,7 +82,8 @@ def hop_samples(sample_rate: int) -> int:
     return max(1, round(HOP_SECONDS * sample_rate))
 
 
-def _checked(sound: Tensor, sample_rate: int) -> Tensor:
+def checked_sound(sound: Tensor, sample_rate: int) -> Tensor:
+    """A sound (N,) as float32 on the CPU; ValueError unless it is finite, at 2 kHz or more."""
     if sound.dim() != 1:
         raise ValueError(f"sound must have one dimension (samples,), got shape {tuple(sound.shape)}")
     if sample_rate < 2000:

@@ -13,28 +13,11 @@ CHUNK = 1024
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two Gaussians, the "Frechet distance" of FID, FVD and FAD.
+    """Squared Frechet (2-Wasserstein) distance of two Gaussians of means (D,), covariances (D, D): as in FID, FVD, FAD.
 
     ``|m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2))``, where the trace of the root is the sum of the singular values of
-    ``A^(1/2) B^(1/2)``, so that it is real, and exact for singular covariances too.
-
-    Source: Dowson and Landau, "The Frechet distance between multivariate normal distributions" (1982).
-
-    Args:
-        mean_a: Mean (D,).
-        cov_a: Covariance (D, D), symmetric; eigenvalues that rounding made negative count as 0.
-        mean_b: Mean (D,).
-        cov_b: Covariance (D, D).
-
-    Returns:
-        The distance, 0 or more, computed in float64.
-
-    Raises:
-        ValueError: If the shapes do not match or values are not finite.
-
-    Example:
-        >>> frechet_distance(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 0.0]), 4 * torch.eye(2))
-        11.0
+    ``A^(1/2) B^(1/2)``, so that it is real, and exact for singular covariances too. Source: Dowson and Landau, "The
+    Frechet distance between multivariate normal distributions" (1982).
     """
     means, covs = [torch.as_tensor(mean_a), torch.as_tensor(mean_b)], [torch.as_tensor(cov_a), torch.as_tensor(cov_b)]
     shapes = [tuple(x.shape) for x in (*means, *covs)]
@@ -57,23 +40,7 @@ def _root(cov: Tensor) -> Tensor:
 
 
 def frechet_distance_of_features(a: Tensor, b: Tensor) -> float:
-    """Frechet distance of the Gaussians fitted to two sets of features (unbiased covariances).
-
-    Args:
-        a: Features (N, D), one row per sample; N should well exceed D.
-        b: Features (M, D).
-
-    Returns:
-        The distance, 0 or more.
-
-    Raises:
-        ValueError: If either has fewer than 2 rows, D differs, or values are not finite.
-
-    Example:
-        >>> a = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
-        >>> round(frechet_distance_of_features(a, a + 1), 9)
-        2.0
-    """
+    """Frechet distance of the Gaussians fitted to features (N, D) and (M, D), N and M well above D."""
     a, b = _checked(a, b)
     size = a.shape[1]
     covs = [torch.cov(x.T).reshape(size, size) for x in (a, b)]
@@ -81,26 +48,11 @@ def frechet_distance_of_features(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Kernel distance of two sets of features: the unbiased estimate of the squared maximum mean discrepancy.
+    """Kernel distance of features (N, D) and (M, D): the unbiased estimate of the squared maximum mean discrepancy.
 
     The kernel is KID's and KVD's, ``(x . y / D + 1)^3``, over all pairs of rows rather than over random subsets, so
     that the value is the same every time. Being unbiased, it can fall below 0 where the sets are alike.
-
     Source: Binkowski et al., "Demystifying MMD GANs" (ICLR 2018).
-
-    Args:
-        a: Features (N, D), one row per sample.
-        b: Features (M, D).
-
-    Returns:
-        The distance, computed in float64.
-
-    Raises:
-        ValueError: If either has fewer than 2 rows, D differs, or values are not finite.
-
-    Example:
-        >>> kernel_distance(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
-        7.0
     """
     a, b = _checked(a, b)
     within = sum((_kernel_sum(x, x) - _kernel_diagonal(x)) / (len(x) * (len(x) - 1)) for x in (a, b))
@@ -108,28 +60,10 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 
 def coverage(real: Tensor, made: Tensor, *, neighbours: int = 5) -> float:
-    """Share of the real samples in whose neighbourhood a generated one lies: how many of the modes are met.
+    """Share of the real samples (N, D) in whose neighbourhood a generated one (M, D) lies: how many modes are met.
 
-    The neighbourhood of a real sample reaches to its k-th nearest real neighbour. Two sets of one distribution, alike
-    in size, have a coverage of about 1 - 2^-k.
-
-    Source: Naeem et al., "Reliable fidelity and diversity metrics for generative models" (ICML 2020).
-
-    Args:
-        real: Features (N, D), one row per real sample; more rows than ``neighbours``.
-        made: Features (M, D) of generated samples.
-        neighbours: k.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ValueError: If there are too few rows, D differs, or values are not finite.
-
-    Example:
-        >>> real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
-        >>> coverage(real, torch.tensor([[0.5], [0.6]]), neighbours=1)
-        0.5
+    The neighbourhood reaches to the k-th nearest real neighbour. Two sets of one distribution, alike in size, have
+    about 1 - 2^-k. Source: Naeem et al., "Reliable fidelity and diversity metrics for generative models" (ICML 2020).
     """
     real, made = _checked(real, made)
     if len(real) <= neighbours:

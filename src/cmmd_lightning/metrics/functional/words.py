@@ -40,18 +40,7 @@ def sentence_of(stem: str) -> tuple[str, ...] | None:
 
 
 def hear_sentence(sound: Tensor, sample_rate: int = SAMPLE_RATE) -> tuple[str, ...]:
-    """The sentence of GRID's grammar that pocketsphinx hears, with the English model that it ships.
-
-    Args:
-        sound: (N,), values in [-1, 1].
-        sample_rate: Of the sound, in Hz; it is brought to 16 kHz.
-
-    Returns:
-        The words, in order: six of them, or fewer or none where nothing fits.
-
-    Raises:
-        ImportError: If pocketsphinx is not installed.
-    """
+    """The six words (fewer where nothing fits) of GRID's grammar that pocketsphinx hears in a sound (N,) in [-1, 1]."""
     if sample_rate != SAMPLE_RATE:
         import torchaudio
 
@@ -67,16 +56,7 @@ def hear_sentence(sound: Tensor, sample_rate: int = SAMPLE_RATE) -> tuple[str, .
 
 
 def words_right(heard: Sequence[str], said: Sequence[str]) -> float:
-    """Share of the words that were said which were heard in their place.
-
-    Args:
-        heard: As `hear_sentence` gives it.
-        said: The sentence, see `sentence_of`.
-
-    Example:
-        >>> words_right(("bin", "red", "at", "f", "two", "now"), ("bin", "blue", "at", "s", "two", "now"))
-        0.6666666666666666
-    """
+    """Share of the words that were said which were heard in their place."""
     right = sum(first == second for first, second in zip(heard, said, strict=False))
     return right / len(said)
 

@@ -12,17 +12,12 @@ _START = re.compile(r"([^@>]+)@(\d+)")
 
 @dataclass(frozen=True)
 class Cell:
-    """One recipe on one scene with one seed.
+    """One recipe on one scene with one seed; ValueError if the recipe or the scene is malformed.
 
-    Args:
-        recipe: What is laid over the base: names of configs (``infonce`` for ``ablation/infonce.yaml``) and flags
-            (``model.objective.temperature=0.05``), joined by ``+``. ``plain@400>preference`` lays the second over the
-            base and starts from the weights that the first has after 400 steps.
-        scene: ``bounce`` or ``dance``, with ``@C`` behind it where only a share C of the sounds has a visible cause.
-        seed: Of weights, data stream and noise.
-
-    Raises:
-        ValueError: If the recipe or the scene is malformed.
+    A recipe is names of configs (``infonce`` for ``ablation/infonce.yaml``) and flags
+    (``model.objective.temperature=0.05``) that are laid over the base, joined by ``+``. ``plain@400>preference`` lays
+    the second over the base and starts from the weights that the first has after 400 steps. A scene is ``bounce`` or
+    ``dance``, with ``@C`` behind it where only a share C of the sounds has a visible cause.
 
     Example:
         >>> cell = Cell("infonce+model.objective.temperature=0.05", "bounce@0.5", 1)
@@ -36,7 +31,7 @@ class Cell:
 
     recipe: str
     scene: str
-    seed: int
+    seed: int  # of weights, data stream and noise
 
     def __post_init__(self) -> None:
         first = self.recipe.rpartition(">")[0]
@@ -92,13 +87,7 @@ class Cell:
         return self.folder(root) / f"step={step}.ckpt"
 
     def fit(self, base: str, root: Path, step: int) -> list[str]:
-        """Arguments of ``cmmd`` that train it, or train it on, up to a step.
-
-        Args:
-            base: The config below the recipe.
-            root: The ablation's folder.
-            step: Optimiser steps in all, those of what it starts from among them.
-        """
+        """Arguments of ``cmmd`` that train it on up to a step, those of what it starts from counted."""
         scene, seed, pretrained = root / self.scene, str(self.seed), []
         if self.start is not None:
             first, before = self.start

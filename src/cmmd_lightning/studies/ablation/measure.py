@@ -40,30 +40,19 @@ _LARGEST = 20.0  # of normalised latents and log-Mel; beyond are models that hav
 
 @dataclass(frozen=True)
 class Sampling:
-    """One way to draw.
-
-    Args:
-        task: What is generated.
-        guidance_scale: Classifier-free guidance; 1 is none.
-        guidance_from: What guidance leads away from.
-        num_inference_steps: Denoiser evaluations.
-        seed: Of the noise.
-    """
+    """One way to draw; a guidance scale of 1 is none."""
 
     task: Task
     guidance_scale: float
     guidance_from: GuidanceFrom
-    num_inference_steps: int
+    num_inference_steps: int  # denoiser evaluations
     seed: int = 0
 
 
 class HeldOut:
     """Held-out clips as a model knows them: latents, log-Mel, events, and the true sound and picture after the codecs.
 
-    Args:
-        model: Whose codecs.
-        data: Its test split is used, the beginning of each file.
-        num_clips: Clips at most.
+    They are the beginnings of the files of the data's test split, so many at most.
     """
 
     def __init__(self, model: LatentDiffusion, data: AudioVideoDataModule, num_clips: int) -> None:
@@ -121,20 +110,15 @@ class HeldOut:
 def sample_and_score(held: HeldOut, how: Sampling) -> dict[str, Any]:
     """Generate for all held-out clips, and what came of it.
 
-    Args:
-        held: The clips.
-        how: How to draw.
-
     Returns:
         ``finite``: share of the clips without NaN or infinity, which count as silence; ``events``: times in seconds,
         per clip, in what was generated (of ``joint`` in the sound, and ``seen`` in the picture); ``frechet[audio]``,
         ``frechet[video]``: to the true clips after the codecs; ``frechet[spectrum]``, ``coverage[spectrum]``: of the
-        long-term average spectra of the sound (mean level in each Mel band, of normalised log-Mel), to which silence
-        between events adds little, the latter the share of true clips that have a generated one in their
-        neighbourhood; ``rank``: per clip, the share of other true clips whose sound is less like
-        the generated one than its own, by the greatest level in each Mel band (0.5 is chance): whether the right thing
-        sounds, whenever it does; ``pitch``: Spearman correlation, over clips, of the loudest Mel band with the true
-        sound's (0 is chance).
+        long-term average spectra of the sound (mean level in each Mel band), to which silence between events adds
+        little, the latter the share of true clips that have a generated one in their neighbourhood; ``rank``: per clip,
+        the share of other true clips whose sound is less like the generated one than its own, by the greatest level in
+        each Mel band (0.5 is chance): whether the right thing sounds, whenever it does; ``pitch``: Spearman
+        correlation, over clips, of the loudest Mel band with the true sound's (0 is chance).
     """
     videos, mels = [], []
     for part in held.batches():
@@ -182,7 +166,7 @@ def _scores(held: HeldOut, task: Task, video: Tensor, mel: Tensor) -> dict[str, 
         peaks, true_peaks = mel.amax(2), held.mel.amax(2)
         found["rank"] = [round(x, 4) for x in partner_rank(peaks, true_peaks).tolist()]
         found["pitch"] = float(spearman_corrcoef(peaks.argmax(1).double(), true_peaks.argmax(1).double()))
-    rounded = {name: [[round(t, 4) for t in times] for times in lists] for name, lists in events.items()}
+    rounded = {name: _rounded(lists) for name, lists in events.items()}
     found["events"] = rounded["seen" if task == "audio_to_video" else "heard"]
     if task == "joint":
         found["seen"] = rounded["seen"]
@@ -204,15 +188,9 @@ def partner_rank(made: Tensor, true: Tensor) -> Tensor:
 
 @torch.no_grad()
 def partner_gaps(held: HeldOut, seed: int = 0) -> dict[str, dict[str, list[float]]]:
-    """How much worse the network predicts with wrong partners, kind by kind.
+    """How much worse the network predicts with wrong partners, over the first `GAP_CLIPS` clips.
 
-    Args:
-        held: The clips; the first `GAP_CLIPS` count.
-        seed: Of the noise.
-
-    Returns:
-        ``video_to_audio`` and ``audio_to_video``, in each: ``true``, the error e at `GAP_TIMES` with the true partner,
-        and, by kind of negative, e_neg.
+    By task ``true``, the error e at `GAP_TIMES` with the true partner, and, by kind of negative, e_neg.
     """
     count, found = min(GAP_CLIPS, len(held)), {}
     for task in ("video_to_audio", "audio_to_video"):
@@ -266,7 +244,8 @@ def ceiling(held: HeldOut) -> dict[str, list[list[float]]]:
     parts = list(held.batches())
     heard = [times for p in parts for times in held.onsets(held.sound(held.mel[p]))]
     seen = [times for p in parts for times in held.seen_events(held.frames(held.video[p]))]
-    return {
-        "heard": [[round(t, 4) for t in times] for times in heard],
-        "seen": [[round(t, 4) for t in times] for times in seen],
-    }
+    return {"heard": _rounded(heard), "seen": _rounded(seen)}
+
+
+def _rounded(lists: list[list[float]]) -> list[list[float]]:
+    return [[round(time, 4) for time in times] for times in lists]

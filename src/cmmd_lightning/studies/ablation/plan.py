@@ -20,37 +20,21 @@ from cmmd_lightning.studies.ablation.measure import Sampling
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained and what is measured.
+    """What is trained and what is measured."""
 
-    Args:
-        recipes: See `Cell`.
-        scenes: See `Cell`.
-        seeds: Of training.
-        steps: Optimiser steps after which a cell is measured.
-        equal_compute: Whether it is also measured where it has cost what the first recipe costs by then.
-        tasks: What is generated.
-        guidance_scales: Scales tried; 1 is no guidance.
-        guidance_from: What guidance leads away from, each tried.
-        num_inference_steps: Denoiser evaluations.
-        num_clips: Held-out clips.
-        num_train_clips: Clips to train on, each 2.5 times as long as the model's.
-        base: Config below the recipes.
-        vae: Config of the frame VAE, one for each scene.
-    """
-
-    recipes: tuple[str, ...]
+    recipes: tuple[str, ...]  # see `Cell`, as for scenes
     scenes: tuple[str, ...]
     seeds: tuple[int, ...]
-    steps: tuple[int, ...]
-    equal_compute: bool
+    steps: tuple[int, ...]  # optimiser steps after which a cell is measured
+    equal_compute: bool  # whether it is also measured where it has cost what the first recipe costs by then
     tasks: tuple[Task, ...]
-    guidance_scales: tuple[float, ...]
-    guidance_from: tuple[GuidanceFrom, ...]
+    guidance_scales: tuple[float, ...]  # 1 is no guidance
+    guidance_from: tuple[GuidanceFrom, ...]  # what guidance leads away from, each tried
     num_inference_steps: int
-    num_clips: int
-    num_train_clips: int
-    base: str
-    vae: str
+    num_clips: int  # held out
+    num_train_clips: int  # each 2.5 times as long as the model's
+    base: str  # config below the recipes
+    vae: str  # config of the frame VAE, one for each scene
 
     def __post_init__(self) -> None:
         if not set(self.tasks) <= set(get_args(Task)):
@@ -71,21 +55,15 @@ class Plan:
             Sampling(task, scale, away, self.num_inference_steps)
             for task in self.tasks
             for scale in self.guidance_scales
-            for away in self._from(scale)
+            for away in (self.guidance_from if scale != 1.0 else ("dropped",))
         ]
-
-    def _from(self, scale: float) -> tuple[GuidanceFrom, ...]:
-        return self.guidance_from if scale != 1.0 else ("dropped",)
 
 
 def fingerprint(settings: Mapping[str, Any], vae: Mapping[str, Any], start: str | None = None, **sizes: int) -> str:
     """Hash of what decides the results of a cell: not of comments, of how it is logged, or when it is saved.
 
-    Args:
-        settings: Of the model, its data and its trainer, `merged`.
-        vae: Of the frame VAE.
-        start: Hash of what it starts from, if it does.
-        sizes: Of the data.
+    Of settings `merged` of the model, its data and its trainer, of the frame VAE's, of the hash of what it starts from,
+    and of the sizes of the data.
     """
     said = [
         {**settings, "trainer": _deciding(settings["trainer"])},
@@ -103,11 +81,7 @@ def _deciding(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_text(name: str) -> str:
-    """Text of a config, a path or the name of a packaged one.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Text of a config, a path or the name of a packaged one; ValueError if there is none."""
     packaged = configs_folder() / name
     for path in (Path(name), packaged):
         if path.is_file():

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
-from cmmd_lightning.evaluation.figures import COLOURS, new_figure
+from cmmd_lightning.evaluation.figures import COLOURS, draw_cells, new_figure, set_tolerances
 from cmmd_lightning.evaluation.rendering import Section, Table, write_document
 from cmmd_lightning.studies.ablation.measure import GAP_TIMES
 from cmmd_lightning.studies.ablation.results import read_results
@@ -26,19 +26,13 @@ def write_comparison(
     baseline: str = "plain",
     recipes: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write ``comparison.md``, ``.html``, ``.csv`` and ``.tex``, and the figures.
+    """Write ``comparison.md``, ``.html``, ``.csv`` and ``.tex``, and the figures; gives the files.
 
     Args:
-        results: Files ``results.jsonl``, read as one.
+        results: Files ``results.jsonl``, read as one; ValueError if there are none.
         output_dir: Folder for what is written.
         baseline: The recipe that others are compared with.
         recipes: Those shown, in this order; all unless told otherwise.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ValueError: If there are no results, or none of a recipe.
     """
     lines = [line for path in results for line in read_results(path)]
     known = dict.fromkeys(line["recipe"] for line in lines if "sampling" in line)
@@ -154,10 +148,7 @@ def tolerance_figure(found: Sequence[Arm], baseline: str) -> Figure:
         axes.fill_between(x, ends[:, 0], ends[:, 1], color=colour, alpha=0.12, linewidth=0)
     axes.plot(x, [found[0].ceiling[name] for name in names], "^:", color="#777777", label="true clips after the codecs")
     axes.plot(x, [found[0].floor[name] for name in names], "s--", color="#777777", label="wrong partners")
-    axes.set(xlabel="tolerance (ms)", ylabel="event F1", ylim=(0, 1.02), xscale="log")
-    axes.set_xticks(x, [f"{value:g}" for value in x])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    set_tolerances(axes, x)
     figure.legend(loc="outside right center", fontsize=7)
     return figure
 
@@ -185,12 +176,7 @@ def gaps_figure(found: Sequence[Arm], baseline: str) -> Figure:
         gaps = np.array([[arm.gaps[kind][:, number].mean() for kind in kinds] for arm in shown])
         gaps = gaps.reshape(len(shown), len(kinds))
         scale = SymLogNorm(1e-3, vmin=-1.0, vmax=1.0, base=10)
-        axes.imshow(gaps, cmap="RdBu", norm=scale, aspect="auto")
-        for (row, column), gap in np.ndenumerate(gaps):
-            colour = "white" if abs(float(scale(gap)) - 0.5) > 0.35 else "black"
-            said = f"{gap:.2g}" if abs(gap) >= 0.01 else f"{gap:.3f}"
-            axes.text(column, row, said, ha="center", va="center", fontsize=6, color=colour)
-        axes.set_xticks(range(len(kinds)), kinds, fontsize=7, rotation=30, ha="right")
+        draw_cells(axes, gaps, kinds, scale, "RdBu", lambda gap: f"{gap:.2g}" if abs(gap) >= 0.01 else f"{gap:.3f}")
         axes.set_title(f"t = {t:g}", fontsize=9)
     panels[0].set_yticks(range(len(shown)), [_label(arm) for arm in shown], fontsize=8)
     panels[len(panels) // 2].set_xlabel("error with a wrong partner minus that with the true one", fontsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,7 @@ RESULTS = "results.jsonl"
 
 
 class Results:
-    """``results.jsonl``: what was measured, a line at a time.
-
-    Args:
-        path: The file; what is there is kept.
-    """
+    """``results.jsonl``: what was measured, a line at a time; what is there is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,20 +30,12 @@ class Results:
 
     def of(self, cell: Cell, step: int) -> list[dict[str, Any]]:
         """What is known of a cell at a step."""
-        return [line for line in self.lines if key_of(line) == (cell.recipe, cell.scene, cell.seed, step)]
-
-
-def key_of(line: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    """Recipe, scene, seed and step of a line."""
-    return line["recipe"], line["scene"], line["seed"], line["step"]
+        wanted = {**asdict(cell), "step": step}
+        return [line for line in self.lines if all(line[name] == value for name, value in wanted.items())]
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a ``results.jsonl``, or of one packed by gzip; a last one that is cut off is left out.
-
-    Raises:
-        ValueError: If another line is not JSON.
-    """
+    """The lines of a ``results.jsonl``, or of one packed by gzip; a last one that is cut off is left out."""
     data = Path(path).read_bytes()
     found, texts = [], (gzip.decompress(data) if Path(path).suffix == ".gz" else data).decode().splitlines()
     for number, text in enumerate(texts, 1):

@@ -35,24 +35,12 @@ _SECONDS = 2.5  # length of a rendered source in clips
 
 
 def run_ablation(plan: Plan, output_dir: str | Path, *, progress: bool = True) -> tuple[Path, list[str]]:
-    """Trains and measures what is not in the results yet.
+    """Trains and measures what is not in the results yet; a line for each training that failed, the others go on.
 
-    Interrupted at any time, the same call goes on where it was: a training from its last checkpoint, a measurement
-    from its last way to draw.
-
-    Args:
-        plan: What to run.
-        output_dir: Folder for data, trainings and ``results.jsonl``.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        ``results.jsonl``, and a line for each training that failed; the others go on. Each line of the file tells
-        ``recipe``, ``scene``, ``seed``, ``step``, ``flops`` (of training so far), ``command``, ``machine``,
-        ``settings`` (see `fingerprint`), and either ``gaps`` and ``truth`` or, with ``sampling``, what
-        `sample_and_score` finds.
-
-    Raises:
-        ValueError: If the folder holds results of other settings.
+    Interrupted at any time, the same call goes on where it was: a training from its last checkpoint, a measurement from
+    its last way to draw. Each line of ``results.jsonl`` tells ``recipe``, ``scene``, ``seed``, ``step``, ``flops`` (of
+    training so far), ``command``, ``machine``, ``settings`` (see `fingerprint`), and either ``gaps`` and ``truth`` or,
+    with ``sampling``, what `sample_and_score` finds. ValueError if the folder holds results of other settings.
     """
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
@@ -105,11 +93,7 @@ class _Runner:
                 self._measure(step, self.trained(step), missing)
 
     def _legs(self) -> list[int]:
-        """Steps to measure at: those asked for, and those that cost as much as the first recipe's.
-
-        Raises:
-            ValueError: If steps are asked for that lie before the start.
-        """
+        """Steps to measure at: those asked for, and those that cost as much as the first recipe's."""
         if min(self.plan.steps) <= self.first_step:
             raise ValueError(f"{self.cell.recipe}: expected steps above {self.first_step}, got {min(self.plan.steps)}")
         steps = set(self.plan.steps)
@@ -202,11 +186,7 @@ class _Runner:
 
 
 def _cmmd(arguments: Sequence[str], log: Path) -> None:
-    """A command in a process of its own, its output in a file; Ctrl-C is left to it, and then passed on.
-
-    Raises:
-        TrainingFailedError: If it fails.
-    """
+    """A command in a process of its own, its output in a file; Ctrl-C is left to it, and then passed on."""
     log.parent.mkdir(parents=True, exist_ok=True)
     code = "from cmmd_lightning.cli import main; main()"
     with log.open("a") as file:

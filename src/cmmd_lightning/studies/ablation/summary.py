@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmmd_lightning.metrics.functional.events import TOLERANCES
-from cmmd_lightning.metrics.functional.intervals import derangements
+from cmmd_lightning.metrics.functional.intervals import shuffled
 from cmmd_lightning.metrics.synchrony import MAX_LAG, EventAgreement, EventLag
 
 Table = NDArray[np.float64]
@@ -24,28 +24,7 @@ _SAME_COST = 0.03
 
 @dataclass(eq=False)
 class Arm:
-    """One recipe on one scene after so many steps, over its seeds.
-
-    Args:
-        recipe: Its name.
-        scene: The scene.
-        step: Steps of training.
-        flops: What they cost.
-        seeds: In order.
-        task: What was generated.
-        guidance_from: What guidance led away from.
-        scores: Measure to values per seed and clip (S, N), each clip at the guidance that is best on the other half
-            of the clips.
-        scales: The guidance that each seed and half chose.
-        by_scale: Guidance to the mean of each measure over seeds and clips.
-        sets: One per seed: ``error``, that of the network with the true partner, mean over `GAP_TIMES`, and
-            ``frechet[audio]``, ``rank`` and so on at the guidance chosen most often; of ``joint`` also
-            ``shuffled F1@100ms``, of its sounds with its pictures of other clips.
-        gaps: Kind of wrong partner to e_neg - e per seed and time (S, 3).
-        floor: Measure to its value for wrong partners.
-        ceiling: Measure to its value for the true clips after codecs and vocoder; of ``joint``, which has no truth,
-            of their sounds against their pictures.
-    """
+    """One recipe on one scene after so many steps, over its seeds."""
 
     recipe: str
     scene: str
@@ -54,13 +33,13 @@ class Arm:
     seeds: list[int]
     task: str
     guidance_from: str
-    scores: dict[str, Table]
-    scales: list[str]
-    by_scale: dict[str, dict[str, float]]
-    sets: dict[str, list[float]]
-    gaps: dict[str, Table] = field(default_factory=dict)
-    floor: dict[str, float] = field(default_factory=dict)
-    ceiling: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, Table]  # measure to values per seed and clip (S, N): see `at_best_guidance`
+    scales: list[str]  # the guidance that each seed and half chose
+    by_scale: dict[str, dict[str, float]]  # guidance to the mean of each measure over seeds and clips
+    sets: dict[str, list[float]]  # one per seed: ``error`` with the true partner, and others at the usual guidance
+    gaps: dict[str, Table] = field(default_factory=dict)  # kind of wrong partner to e_neg - e per seed and time (S, 3)
+    floor: dict[str, float] = field(default_factory=dict)  # measure to its value for wrong partners
+    ceiling: dict[str, float] = field(default_factory=dict)  # to that of the true clips after codecs and vocoder
 
     @property
     def name(self) -> str:
@@ -69,19 +48,7 @@ class Arm:
 
 
 def clip_scores(reference: Sequence[Sequence[float]], estimate: Sequence[Sequence[float]]) -> dict[str, Table]:
-    """`MEASURES` of each clip.
-
-    Args:
-        reference: Event times per clip, in seconds.
-        estimate: Likewise, of the same clips.
-
-    Returns:
-        Measure to (N,).
-
-    Example:
-        >>> clip_scores([[0.5]], [[0.56]])["F1@100ms"], clip_scores([[0.5]], [[0.56]])["F1@50ms"]
-        (array([1.]), array([0.]))
-    """
+    """`MEASURES` (N,) of each clip, of event times in seconds per clip."""
     agreement, lag, rows = EventAgreement(), EventLag(), []
     for true, made in zip(reference, estimate, strict=True):
         f1 = list(agreement.score(made, true))[-len(TOLERANCES) - 1 :]
@@ -93,22 +60,9 @@ def clip_scores(reference: Sequence[Sequence[float]], estimate: Sequence[Sequenc
 def at_best_guidance(
     by_scale: Mapping[str, Mapping[str, Table]], by: str = "F1@mean"
 ) -> tuple[dict[str, Table], list[str]]:
-    """Scores of each clip at the guidance that is best for the other half of the clips.
+    """Scores (N,) of each clip at the guidance that is best for the other half of the clips, and each half's guidance.
 
     So that a recipe is neither held to a guidance that suits another, nor flattered by choosing on what is scored.
-
-    Args:
-        by_scale: Guidance to measure to (N,).
-        by: The measure that decides.
-
-    Returns:
-        Measure to (N,), and the guidance that each half was given.
-
-    Example:
-        >>> one = {"F1@mean": np.array([0.0, 1.0, 0.0, 1.0])}
-        >>> two = {"F1@mean": np.array([0.5, 0.0, 0.5, 0.0])}
-        >>> at_best_guidance({"1": one, "2": two})
-        ({'F1@mean': array([0., 0., 0., 0.])}, ['1', '2'])
     """
     count = len(next(iter(by_scale.values()))[by])
     halves = [np.arange(count) % 2 == k for k in (0, 1)]
@@ -122,21 +76,7 @@ def at_best_guidance(
 
 
 def interval(values: Table, *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap interval of a mean over seeds and clips: both are drawn again, each clip under all seeds at once.
-
-    Args:
-        values: One per seed and clip (S, N); of paired differences, the interval is paired.
-        level: Coverage.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper end.
-
-    Example:
-        >>> low, high = interval(np.ones((3, 50)))
-        >>> float(low), float(high)
-        (1.0, 1.0)
-    """
+    """Bootstrap interval of a mean over seeds and clips (S, N): both are drawn again, a clip under all at once."""
     rng = np.random.default_rng(seed)
     seeds, clips = values.shape
     means = [
@@ -147,14 +87,7 @@ def interval(values: Table, *, level: float = 0.95, seed: int = 0) -> tuple[floa
 
 
 def arms(lines: Sequence[Line]) -> list[Arm]:
-    """The arms of ``results.jsonl``, in the order in which they were first run.
-
-    Args:
-        lines: Its lines.
-
-    Raises:
-        ValueError: If an arm was drawn with different numbers of inference steps.
-    """
+    """The arms of ``results.jsonl``, in the order in which they were first run."""
     drawn = [line for line in lines if "sampling" in line]
     keys = dict.fromkeys(
         (line["recipe"], line["scene"], line["step"], line["sampling"]["task"], line["sampling"]["guidance_from"])
@@ -243,17 +176,14 @@ def _gaps(tables: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Table]:
 
 def _shuffled(reference: Sequence[Sequence[float]], estimate: Sequence[Sequence[float]]) -> dict[str, float]:
     """Events of other clips in place of a clip's own."""
-    pairings = derangements(len(estimate), limit=4)
-    scores = [clip_scores(reference, [estimate[int(j)] for j in pairing]) for pairing in pairings]
-    return {name: float(np.mean([score[name] for score in scores])) for name in MEASURES}
+    pairs = shuffled(reference, estimate, limit=4)
+    return {
+        name: float(values.mean()) for name, values in clip_scores(*([p[i] for p in pairs] for i in (0, 1))).items()
+    }
 
 
 def difference(arm: Arm, base: Arm, measure: str) -> tuple[float, float, float]:
-    """Mean difference of two arms over the seeds that both have, with its paired interval.
-
-    Returns:
-        Difference, lower and upper end.
-    """
+    """Mean difference of two arms over the seeds that both have, and its paired interval: lower and upper end."""
     common = [seed for seed in arm.seeds if seed in base.seeds]
     one, other = (np.stack([side.scores[measure][side.seeds.index(seed)] for seed in common]) for side in (arm, base))
     count = min(one.shape[1], other.shape[1])
@@ -261,22 +191,10 @@ def difference(arm: Arm, base: Arm, measure: str) -> tuple[float, float, float]:
     return float(paired.mean()), *interval(paired)
 
 
-def same_cost(arm: Arm, base: Arm) -> bool:
-    """Whether two arms have cost the same computation, within 3 %."""
-    return abs(arm.flops / base.flops - 1) <= _SAME_COST
-
-
 def base_of(arm: Arm, found: Sequence[Arm], baseline: str) -> dict[str, Arm]:
-    """What an arm is compared with.
+    """What an arm is compared with: by ``steps`` and ``compute`` the baseline's arm that is equal to it in that.
 
-    Args:
-        arm: The arm.
-        found: All arms.
-        baseline: A recipe.
-
-    Returns:
-        ``steps`` and ``compute`` to the baseline's arm that is equal to it in that; an arm with guidance away from
-        something else has ``guidance``, itself with the usual one.
+    An arm with guidance away from something else has ``guidance``, itself with the usual one.
     """
     here = [a for a in found if (a.scene, a.task, a.guidance_from) == (arm.scene, arm.task, "dropped")]
     if arm.guidance_from != "dropped":
@@ -285,5 +203,6 @@ def base_of(arm: Arm, found: Sequence[Arm], baseline: str) -> dict[str, Arm]:
         equal = {}
     else:
         peers = [a for a in here if a.recipe == baseline]
-        equal = {"steps": [a for a in peers if a.step == arm.step], "compute": [a for a in peers if same_cost(a, arm)]}
+        alike = [a for a in peers if abs(a.flops / arm.flops - 1) <= _SAME_COST]
+        equal = {"steps": [a for a in peers if a.step == arm.step], "compute": alike}
     return {name: some[0] for name, some in equal.items() if some}

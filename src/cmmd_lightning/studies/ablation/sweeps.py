@@ -20,14 +20,7 @@ Points = list[tuple[float, Arm]]
 
 
 def by_weight(found: Sequence[Arm]) -> dict[str, Points]:
-    """Arms that differ in nothing but the contrastive weight, by what they have in common.
-
-    Args:
-        found: Arms of one scene and task.
-
-    Returns:
-        Recipe without its weight to weights and arms, ascending; only those that were run at more than one.
-    """
+    """Arms of one scene and task that differ in contrastive weight alone: recipe to ascending weights and arms."""
     forms: dict[str, Points] = {}
     for arm in (arm for arm in found if arm.guidance_from == "dropped" and ">" not in arm.recipe):
         cell = Cell(arm.recipe, arm.scene, 0)
@@ -43,14 +36,7 @@ def by_weight(found: Sequence[Arm]) -> dict[str, Points]:
 
 
 def by_correlation(found: Sequence[Arm]) -> dict[str, dict[str, Points]]:
-    """Arms of one recipe on scenes that differ in nothing but their correlation.
-
-    Args:
-        found: Arms.
-
-    Returns:
-        Scene and task to recipe to correlations and arms, ascending; only those that were run at more than one.
-    """
+    """Arms of one recipe on scenes that differ in their correlation alone: scene and task to recipe to these."""
     groups: dict[str, dict[str, Points]] = {}
     for arm in (arm for arm in found if arm.guidance_from == "dropped"):
         cell = Cell(arm.recipe, arm.scene, 0)
@@ -68,12 +54,7 @@ def _ascending(points: Points) -> Points:
 
 
 def weight_figure(forms: dict[str, Points], baseline: Arm) -> Figure:
-    """F1 at 100 ms and the error with the true partner over the contrastive weight, with the baseline's.
-
-    Args:
-        forms: See `by_weight`.
-        baseline: What has no term.
-    """
+    """F1 at 100 ms and the error with the true partner over the contrastive weight, with the baseline's."""
     figure = new_figure(8.5, 3.6)
     left, right = figure.subplots(1, 2)
     for (form, points), colour in zip(forms.items(), COLOURS[1:] * 9, strict=False):
@@ -93,11 +74,7 @@ def weight_figure(forms: dict[str, Points], baseline: Arm) -> Figure:
 
 
 def correlation_figure(recipes: dict[str, Points]) -> Figure:
-    """F1 at 100 ms, on the events that have a visible cause, over the correlation, with floor and ceiling.
-
-    Args:
-        recipes: See `by_correlation`.
-    """
+    """F1 at 100 ms, on the events that have a visible cause, over the correlation, with floor and ceiling."""
     figure = new_figure(9.0, 3.6)
     axes = figure.subplots()
     for (recipe, points), colour in zip(recipes.items(), COLOURS * 9, strict=False):

@@ -17,42 +17,18 @@ TRUE = "true"
 Row = dict[str, Any]
 
 
-def auroc(true: np.ndarray, faulty: np.ndarray) -> float:
-    """Probability that a true clip scores higher than a faulty one, ties counting half.
-
-    Args:
-        true: (N,) scores.
-        faulty: (M,) scores.
-
-    Returns:
-        In [0, 1].
-
-    Example:
-        >>> auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
-        0.875
-    """
-    return float(_auroc(true, faulty))
-
-
-def _auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
-    """(...,) of (..., N) and (..., M)."""
+def auroc(true: np.ndarray, faulty: np.ndarray) -> np.ndarray:
+    """Probability (...,) that a true clip (..., N) scores higher than a faulty one (..., M), ties counting half."""
     pairs = true.shape[-1] * faulty.shape[-1]
     return mannwhitneyu(true, faulty, axis=-1, method="asymptotic").statistic / pairs
 
 
 def analyse(rows: Sequence[Row], offsets: Sequence[float], *, resamples: int = 500) -> dict[str, Any]:
-    """What the rows say of each measure.
+    """What the rows of `calibrate_set` say of each measure.
 
-    Args:
-        rows: Of :func:`cmmd_lightning.studies.calibration.calibrate.calibrate_set`.
-        offsets: Seconds that were tried, both ways.
-        resamples: Of the bootstrap over clips.
-
-    Returns:
-        ``num_clips``, ``seconds``, ``periods`` (the range, or null), and ``measures``: for each, ``true`` (its mean
-        on clips in sync; of a lag, of its size), ``bias`` (of a lag: its median on clips in sync, signed, in seconds),
-        ``mean`` (fault to the mean score), ``auroc`` (fault to AUROC), ``ci95`` (fault to its interval over clips),
-        ``monotonicity``, and ``resolves`` (seconds, or null).
+    Of each ``true`` (its mean on clips in sync; of a lag, of its size), ``bias`` (of a lag: its median on clips in
+    sync, signed, in seconds), ``mean``, ``auroc`` and ``ci95`` (fault to the mean score, to the AUROC, to its interval
+    over clips), ``monotonicity``, and ``resolves`` (seconds, or null).
     """
     names = list(dict.fromkeys(name for row in rows for name in row["scores"][TRUE]))
     periods = [row["period"] for row in rows if row["period"]]
@@ -78,8 +54,8 @@ def _analyse_measure(
             continue
         good, bad = (_goodness(name, [scores[kind][name] for scores in having]) for kind in (against, fault))
         draws = np.random.default_rng(0).integers(0, len(having), (resamples, len(having)))
-        found[fault], means[fault] = auroc(good, bad), _mean(name, bad)
-        intervals[fault] = [float(x) for x in np.quantile(_auroc(good[draws], bad[draws]), [0.025, 0.975])]
+        found[fault], means[fault] = float(auroc(good, bad)), _mean(name, bad)
+        intervals[fault] = [float(x) for x in np.quantile(auroc(good[draws], bad[draws]), [0.025, 0.975])]
     in_sync = [row["scores"][TRUE][name] for row in rows]
     lags = [lag for lag in in_sync if lag is not None]
     return {

@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from torch import Tensor
 
 from cmmd_lightning.evaluation.measures import Senses, VideoEvents, View, has_av_align
 from cmmd_lightning.evaluation.provenance import provenance
 from cmmd_lightning.media import find_media
 from cmmd_lightning.metrics.encoders import build_encoders
-from cmmd_lightning.metrics.functional.intervals import derangements
+from cmmd_lightning.metrics.functional.intervals import shuffled
 from cmmd_lightning.metrics.functional.linear_sync import (
     LinearSync,
     Sequences,
@@ -56,27 +56,16 @@ FIT_CLIPS = 200
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips in sync of one kind.
-
-    Args:
-        name: ``bounce``, ``dance``, or the folder's name.
-        video_events: Detector for its pictures.
-        offsets: Seconds that are tried, both ways.
-        num_clips: How many.
-        seed: Of the clips.
-        paths: The files, for real clips.
-        linear_sync: File of the linear synchrony that was fitted for it.
-        encoders: A pair of encoders in a line (:func:`cmmd_lightning.metrics.encoders.build_encoders`).
-    """
+    """Clips in sync of one kind."""
 
     name: str
     video_events: VideoEvents
-    offsets: tuple[float, ...]
+    offsets: tuple[float, ...]  # seconds that are tried, both ways
     num_clips: int
     seed: int
-    paths: tuple[str, ...] = ()
-    linear_sync: str | None = None
-    encoders: str | None = None
+    paths: tuple[str, ...] = ()  # of real clips
+    linear_sync: str | None = None  # file of the linear synchrony that was fitted for it
+    encoders: str | None = None  # see `build_encoders`
 
     def clip(self, index: int, rates: tuple[float, ...] = ()) -> Clip:
         """One of its clips, at further rates too."""
@@ -105,19 +94,7 @@ class ClipSet:
 
 
 def fit_set(clips: ClipSet, path: Path, *, progress: bool = True) -> Path:
-    """Fit a linear synchrony to clips in sync and write it.
-
-    Args:
-        clips: The clips to fit on; those that cannot be read are named and left out.
-        path: File to write; kept where it is there already.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        The file.
-
-    Raises:
-        ValueError: If there are too few.
-    """
+    """Fit a linear synchrony to the clips that can be read and write it, unless the file is there already."""
     if path.exists():
         return path
     rows = _pool(_sequences, [(clips, i) for i in range(clips.num_clips)], f"Fitting on {clips.name}", progress)
@@ -134,24 +111,19 @@ def _sequences(clips: ClipSet, index: int) -> Sequences:
 
 
 def calibrate_set(clips: ClipSet, folder: Path, *, progress: bool = True) -> tuple[list[Row], list[str]]:
-    """Score every clip of a set under every fault; rows that an earlier call left are kept.
+    """Score every clip of a set under every fault; rows that an earlier call left in the folder are kept.
 
-    Args:
-        clips: The set.
-        folder: Where rows are kept, one JSON line each, as they come.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        One row per clip: ``index``, ``name``, ``period``, and ``scores``: fault to measure to value (a lag is signed,
-        null where none was found). And one line for each clip that could not be read.
+    One row per clip: ``index``, ``name``, ``period``, and ``scores``: fault to measure to value (a lag is signed,
+    null where none was found). And one line for each clip that could not be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"rows-{clips.name}-{clips.key()}.jsonl"
     done = {row["index"]: row for row in _stored(store)}
     if done:
         log.info("%s: keeping %d clips that are scored already", clips.name, len(done))
-    partners = _partners(clips)
-    jobs = [(clips, i, partners[i]) for i in range(clips.num_clips) if i not in done]
+    every = range(clips.num_clips)
+    partners = [partner for _, partner in shuffled(every, every, limit=1, seed=clips.seed)] or [0] * clips.num_clips
+    jobs = [(clips, i, partners[i]) for i in every if i not in done]
     errors = []
     if jobs and has_av_align():  # librosa compiles when imported; workers that did so at once would spoil numba's cache
         importlib.import_module("librosa.onset")  # (numba issue 10128), and crash from then on
@@ -177,28 +149,20 @@ def _stored(path: Path) -> list[Row]:
     return rows
 
 
-def _partners(clips: ClipSet) -> list[int]:
-    found = derangements(clips.num_clips, limit=1, seed=clips.seed)
-    return found[0].tolist() if found else [0] * clips.num_clips
-
-
 def _pool(work: Any, jobs: Sequence[tuple[Any, ...]], title: str, progress: bool) -> Any:
     """Results of the jobs as they come, from a process for each core; the message of those that failed."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        task = bar.add_task(title, total=len(jobs))
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with ProcessPoolExecutor(os.cpu_count(), context, _start_worker) as pool:
-            futures = [pool.submit(work, *job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    bar.advance(task)
-                    try:
-                        yield future.result()
-                    except (ValueError, OSError) as error:
-                        yield " ".join(str(error).split())
-            finally:
-                pool.shutdown(cancel_futures=True)
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    shown: Any = {"total": len(jobs), "console": Console(stderr=True), "disable": not progress, "transient": True}
+    with ProcessPoolExecutor(os.cpu_count(), context, _start_worker) as pool:
+        futures = [pool.submit(work, *job) for job in jobs]
+        try:
+            for future in track(as_completed(futures), title, **shown):
+                try:
+                    yield future.result()
+                except (ValueError, OSError) as error:
+                    yield " ".join(str(error).split())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
@@ -250,12 +214,7 @@ def procedural_set(scene: str, num_clips: int, seed: int) -> ClipSet:
 
 
 def real_set(folder: str, video_events: VideoEvents, *, limit: int | None = None) -> ClipSet:
-    """A set of real clips: the first ``limit`` media files of a folder tree that the user trusts to be in sync.
-
-    Raises:
-        MediaError: If the folder does not exist.
-        ValueError: If it has fewer than two media files.
-    """
+    """Real clips: the first ``limit`` media files of a folder tree that the user trusts to be in sync; two at least."""
     paths = tuple(str(path) for path in find_media(folder))[:limit]
     if len(paths) < 2:
         raise ValueError(f"{folder}: expected two clips at least, got {len(paths)}")
@@ -290,11 +249,7 @@ def calibrate_all(
         progress: Whether to show progress bars.
 
     Returns:
-        ``provenance``, ``sets`` (name to what `analyse` gave) and ``errors``
-        (a line for each clip that was not read).
-
-    Raises:
-        ValueError: If there are too few clips, or none could be read.
+        ``provenance``, ``sets`` (name to what `analyse` gave) and ``errors`` (a line for each clip that was not read).
     """
     jobs: list[tuple[ClipSet, ClipSet | None]] = [
         (procedural_set(scene, num_clips, seed), procedural_set(scene, FIT_CLIPS, seed + 1)) for scene in scenes

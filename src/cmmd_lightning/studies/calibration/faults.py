@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,25 +37,15 @@ LEAST_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip that is in sync, and the span of it that is looked at.
+    """A clip that is in sync, and the span of it that is looked at."""
 
-    Args:
-        name: For messages and seeds.
-        frames: Rate to frames uint8 (T, 3, H, W) of the span; the first rate is the clip's own.
-        sound: float (N,) of the whole clip, at `SAMPLE_RATE`.
-        start: Where the span starts in the sound, in seconds.
-        duration: Length of the span in seconds.
-        events: Times of events that sound, in seconds of the whole clip; None where they are not known.
-        period: Of the events, in seconds, where they are periodic.
-    """
-
-    name: str
-    frames: dict[float, Tensor]
-    sound: Tensor
-    start: float
-    duration: float
-    events: list[float] | None = None
-    period: float | None = field(default=None)
+    name: str  # for messages and seeds
+    frames: dict[float, Tensor]  # rate to uint8 (T, 3, H, W) of the span; the first rate is the clip's own
+    sound: Tensor  # (N,) of the whole clip, at `SAMPLE_RATE`
+    start: float  # of the span in the sound, in seconds
+    duration: float  # of the span
+    events: list[float] | None = None  # that sound, in seconds of the whole clip, where they are known
+    period: float | None = None  # of the events, in seconds, where they are periodic
 
     @property
     def fps(self) -> float:
@@ -71,16 +61,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Altered:
-    """What was made of a clip.
+    """What was made of a clip; None is untouched."""
 
-    Args:
-        name: Such as ``offset +100 ms``.
-        frames: The picture, or None where it is untouched.
-        fps: Of the picture.
-        sound: The sound, or None where it is untouched.
-    """
-
-    name: str
+    name: str  # such as ``offset +100 ms``
     frames: Tensor | None = None
     fps: float = 0.0
     sound: Tensor | None = None
@@ -89,18 +72,9 @@ class Altered:
 def procedural_clip(
     scene: str, seed: int, index: int, *, margin: float, duration: float = 4.0, rates: tuple[float, ...] = RATES
 ) -> Clip:
-    """A procedural clip, simulated anew at each further rate.
+    """A procedural clip of ``bounce`` or ``dance``, simulated anew at each further rate.
 
-    Args:
-        scene: ``bounce`` or ``dance``.
-        seed: Of the collection.
-        index: Of the clip.
-        margin: Seconds of sound before and after the span, at most `COMMON_INSTANT`.
-        duration: Seconds of the span.
-        rates: Frames per second beside its own.
-
-    Returns:
-        The clip.
+    ``margin``: seconds of sound before and after the span of ``duration``, at most `COMMON_INSTANT`.
     """
     frames, whole = {}, COMMON_INSTANT + duration + margin
     clip = simulate(scene, seed, index, SceneSettings(duration=whole, fps=FPS))
@@ -120,17 +94,8 @@ def procedural_clip(
 def real_clip(path: Path, *, margin: float, max_duration: float = 4.0, rates: tuple[float, ...] = RATES) -> Clip:
     """A span of a real clip, at its own rate and, by the nearest frames, at further ones.
 
-    Args:
-        path: A file whose picture and sound are in sync.
-        margin: Seconds of sound needed before and after the span.
-        max_duration: Longest span in seconds.
-        rates: Frames per second beside its own.
-
-    Returns:
-        The clip.
-
-    Raises:
-        MediaError: If the file is unreadable, has no picture or no sound, or is too short.
+    ``margin``: seconds of sound before and after the span. MediaError if the file has no picture or no sound, or is too
+    short.
     """
     info = probe(path)
     if not (info.has_video and info.has_audio):
@@ -152,16 +117,7 @@ def real_clip(path: Path, *, margin: float, max_duration: float = 4.0, rates: tu
 
 
 def alterations(clip: Clip, other: Tensor, offsets: tuple[float, ...]) -> Iterator[Altered]:
-    """Everything that is done to a clip, one after the other.
-
-    Args:
-        clip: The clip.
-        other: Another clip's sound (N,), to swap in.
-        offsets: Seconds by which the sound is late, and early.
-
-    Yields:
-        The altered picture, the altered sound, or both.
-    """
+    """Everything that is done to a clip, one after the other; ``other`` (N,) is the sound to swap in."""
     rng = np.random.default_rng(list(clip.name.encode()))
     for offset in offsets:
         for late in (offset, -offset):

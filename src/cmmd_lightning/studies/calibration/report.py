@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cmmd_lightning.evaluation.figures import new_figure
+from cmmd_lightning.evaluation.figures import draw_cells, new_figure
 from cmmd_lightning.evaluation.rendering import Section, Table, write_document, write_whole
 from cmmd_lightning.studies.calibration.analysis import RESOLVED, worse_way
 from cmmd_lightning.studies.calibration.calibrate import PROBE
@@ -40,22 +41,16 @@ NOTE = (
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> list[Path]:
-    """Write ``calibration.json``, ``.png``, ``.md``, ``.html``, ``.csv`` and ``.tex``.
-
-    Args:
-        calibration: ``provenance``, ``sets`` (name to what `analyse` gave)
-            and ``errors``.
-        folder: Where to.
-
-    Returns:
-        The files.
-    """
+    """Write ``calibration.json``, ``.png``, ``.md``, ``.html``, ``.csv`` and ``.tex``; gives the files."""
     picture = folder / "calibration.png"
     folder.mkdir(parents=True, exist_ok=True)
     calibration_figure(calibration["sets"]).savefig(picture, dpi=90, metadata={"Software": None})
     sections = [
         Section("", NOTE, pictures=[picture]),
-        *(Section(name, _about(found), _tables(found)) for name, found in calibration["sets"].items()),
+        *(
+            Section(name, _about(found), [table(found) for table in (fault_table, harmless_table, rate_table)])
+            for name, found in calibration["sets"].items()
+        ),
     ]
     notes = [f"Not read: {line}" for line in calibration["errors"]]
     notes.append("; ".join(f"{key}: {value}" for key, value in calibration["provenance"].items()))
@@ -137,10 +132,6 @@ def rate_table(found: Mapping[str, Any]) -> Table:
     return Table(["measure", *(f"{rate:g} fps" for rate in rates)], rows, title)
 
 
-def _tables(found: Mapping[str, Any]) -> list[Table]:
-    return [fault_table(found), harmless_table(found), rate_table(found)]
-
-
 def _about(found: Mapping[str, Any]) -> str:
     text = f"{found['num_clips']} clips, {found['seconds']:g} s of each; events in pictures: {found['video_events']}"
     if found.get("linear_sync"):
@@ -155,14 +146,7 @@ def _about(found: Mapping[str, Any]) -> str:
 
 
 def calibration_figure(sets: Mapping[str, Any]) -> Figure:
-    """AUROC over the signed offset, and by fault and change, a column for each set.
-
-    Args:
-        sets: Name to what `analyse` gave.
-
-    Returns:
-        The figure.
-    """
+    """AUROC over the signed offset, and by fault and change, a column for each set."""
     figure = new_figure(5.4 * len(sets), 7.6)
     grid = figure.subplots(2, len(sets), squeeze=False, gridspec_kw={"height_ratios": [1, 1.15]})
     for column, (name, found) in enumerate(sets.items()):
@@ -197,12 +181,8 @@ def _cells(axes: Axes, found: Mapping[str, Any]) -> None:
     every = found["measures"][measures[0]]["auroc"]
     faults = [fault for fault in every if not fault.startswith("offset") and "," not in fault]
     values = np.array([[found["measures"][measure]["auroc"][fault] for measure in measures] for fault in faults])
-    axes.imshow(values, vmin=0, vmax=1, cmap="RdYlBu", aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
-        ink = "white" if abs(value - 0.5) > 0.42 else "black"
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=ink)
+    draw_cells(axes, values, measures, Normalize(0, 1), "RdYlBu", lambda value: f"{value:.2f}")
     split = sum(fault in FAULTS for fault in faults) - 0.5
     axes.axhline(split, color="black", linewidth=1.5)  # above: faults; below: changes that leave a clip in sync
-    axes.set_xticks(range(len(measures)), measures, rotation=35, ha="right", fontsize=7)
     axes.set_yticks(range(len(faults)), faults, fontsize=7)
     axes.set_title("above the line: faults, 1 is best; below: harmless changes, 0.5 is best", fontsize=7)
