@@ -127,9 +127,9 @@ def vae(films, tmp_path_factory) -> Path:
 
 def test_there_are_the_configs_that_the_readme_names():
     assert {"quickstart.yaml", "demo.yaml", "folder.yaml", "grid.yaml", *PAPER} <= set(MODELS)
-    assert {f"{name}_vae.yaml" for name in ("folder", "grid", "grid_long", "bounce")} | {
-        "ablation/vae.yaml"
-    } == set(VAES)
+    assert {f"{name}_vae.yaml" for name in ("folder", "grid", "grid_long", "bounce")} | {"ablation/vae.yaml"} == set(
+        VAES
+    )
     assert {"512.yaml", "ncmmd.yaml", "paper.yaml", "cross_attention.yaml", "no_fusion.yaml"} == set(PAPER_OVERRIDES)
 
 
