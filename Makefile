@@ -16,10 +16,9 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 demo: $(STAMP)
 	$(CMMD) render bounce $(RUN)/data/train --num_clips 600 --seed 1 --fps 20
 	$(CMMD) render bounce $(RUN)/data/val --num_clips 16 --seed 2 --fps 20
-	$(CMMD) render bounce $(RUN)/test/clips --num_clips 64 --seed 3 --duration 1.6 --fps 20
-	$(CMMD) render bounce $(RUN)/test/silent --num_clips 64 --seed 3 --duration 1.6 --fps 20 --streams video
-	$(CMMD) render bounce $(RUN)/test/sounds --num_clips 64 --seed 3 --duration 1.6 --fps 20 --streams audio
-	$(CMMD) fit --config demo_vae.yaml
+	$(CMMD) render bounce $(RUN)/test/clips --num_clips 64 --seed 3 --duration 1.2 --fps 20
+	$(CMMD) render bounce $(RUN)/test/silent --num_clips 64 --seed 3 --duration 1.2 --fps 20 --streams video
+	$(CMMD) render bounce $(RUN)/test/sounds --num_clips 64 --seed 3 --duration 1.2 --fps 20 --streams audio
 	$(CMMD) prepare --config demo.yaml
 	$(CMMD) fit --config demo.yaml
 	$(CMMD) predict --ckpt_path $(RUN)/cmmd.ckpt --generate.task video_to_audio --generate.inputs $(RUN)/test/silent \

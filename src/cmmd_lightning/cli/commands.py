@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from cmmd_lightning.cli.study_commands import ablate, calibrate, compare
+from cmmd_lightning.cli.study_commands import ablate, calibrate, compare, sync
 from cmmd_lightning.cli.usage import UsageError
 
 logger = logging.getLogger(__name__)
@@ -249,4 +249,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": export,
     "ablate": ablate,
     "compare": compare,
+    "sync": sync,
 }
