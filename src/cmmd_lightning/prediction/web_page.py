@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cmmd_lightning.media.container import written_whole
-from cmmd_lightning.prediction.onnx_runtime import SETTINGS, read_settings
+from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
+from cmmd_lightning.prediction.onnx_export import export_onnx
+from cmmd_lightning.prediction.onnx_runtime import SETTINGS, read_settings, weights_of
 
 PACKAGE = "onnxruntime-web@1.22.0"
 """What runs the networks in the browser, as npm names it."""
@@ -28,6 +30,32 @@ _RUNTIME = {
 }
 _SOURCES = ("noise", "mel", "sampler", "model", "scene", "events", "media", "page")
 """Modules of the page; each imports only from those before it."""
+
+
+def make_page(model: LatentDiffusion, output_dir: str | Path | None = None) -> Path:
+    """Export a model, unless it is there already, and write its page beside it.
+
+    Args:
+        model: The model.
+        output_dir: Folder for ``index.html`` and the export in ``onnx``; by default one in the user's cache.
+
+    Returns:
+        The page.
+
+    Raises:
+        ModuleNotFoundError: If a package is missing.
+        ValueError: If the model is one that the page cannot run.
+    """
+    weights = weights_of(model)
+    folder = _cache() / f"page-{weights['network'][:12]}" if output_dir is None else Path(output_dir)
+    runtime, exported = fetch_runtime(), folder / "onnx"
+    if not (exported / SETTINGS).is_file() or read_settings(exported)["weights"] != weights:
+        export_onnx(model, exported)
+    return write_page(exported, folder / "index.html", runtime)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmmd_lightning"
 
 
 def write_page(folder: str | Path, output: str | Path, runtime: str | Path) -> Path:
@@ -85,11 +113,8 @@ def _script() -> str:
     return re.sub(r"^import .*\n", "", re.sub(r"^export ", "", text, flags=re.M), flags=re.M)
 
 
-def fetch_runtime(cache: str | Path | None = None) -> Path:
-    """The files of onnxruntime-web, fetched by npm once.
-
-    Args:
-        cache: Folder to keep them in; by default one of the user's cache.
+def fetch_runtime() -> Path:
+    """The files of onnxruntime-web, fetched by npm once and kept in the user's cache.
 
     Returns:
         Their folder.
@@ -98,19 +123,19 @@ def fetch_runtime(cache: str | Path | None = None) -> Path:
         ModuleNotFoundError: If they are not there, and npm is not installed or cannot fetch them.
         ValueError: If what npm fetched is not what it was.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = (home / "cmmd_lightning" if cache is None else Path(cache)) / PACKAGE.replace("@", "-")
+    folder = _cache() / PACKAGE.replace("@", "-")
     if all((folder / name).is_file() for name in _RUNTIME.values()):
         return folder
     npm = shutil.which("npm")
+    needed = f"the page needs {', '.join(_RUNTIME.values())} of the npm package {PACKAGE} in {folder}"
     if npm is None:
-        raise ModuleNotFoundError(f"the page needs {PACKAGE}, fetched once by npm, found no npm: install Node.js")
+        raise ModuleNotFoundError(f"{needed}; found no npm to fetch them: install Node.js")
     with tempfile.TemporaryDirectory() as name:
-        done = subprocess.run([npm, "pack", PACKAGE], cwd=name, capture_output=True, text=True)
+        command = [npm, "pack", "--fetch-retries", "1", PACKAGE]
+        done = subprocess.run(command, cwd=name, capture_output=True, text=True)
         packed = next(Path(name).glob("*.tgz"), None)
         if done.returncode or packed is None:
-            reason = " ".join(done.stderr.split())[:200]
-            raise ModuleNotFoundError(f"the page needs {PACKAGE}, and npm could not fetch it: {reason}")
+            raise ModuleNotFoundError(f"{needed}; npm could not fetch it: {' '.join(done.stderr.split())[:200]}")
         digest = hashlib.sha512(packed.read_bytes()).digest()
         if base64.b64encode(digest).decode() != _SHA512:
             raise ValueError(f"{PACKAGE}: expected the package of SHA-512 {_SHA512[:12]}..., got another one")

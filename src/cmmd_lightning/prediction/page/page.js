@@ -19,11 +19,12 @@ async function embedded(name) {
 
 /** onnxruntime-web, from the page itself. */
 async function runtime() {
-  const module = async (name) => URL.createObjectURL(new Blob([await embedded(name)], { type: "text/javascript" }));
-  const ort = await import(await module("ort.mjs"));
-  ort.env.wasm.wasmPaths = { mjs: await module("ort-wasm.mjs") };
+  const address = async (name, type) => URL.createObjectURL(new Blob([await embedded(name)], { type }));
+  const ort = await import(await address("ort.mjs", "text/javascript"));
   ort.env.wasm.numThreads = 1; // more would need a server that isolates the page
-  ort.env.wasm.wasmBinary = await embedded("ort.wasm");
+  ort.env.wasm.wasmPaths = {
+    mjs: await address("ort-wasm.mjs", "text/javascript"), wasm: await address("ort.wasm", "application/wasm"),
+  };
   return ort;
 }
 
