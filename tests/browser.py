@@ -26,7 +26,7 @@ class Browser:
         theirs, self._out = os.pipe()
         self._in, back = os.pipe()
         # the pipe's ends are files 3 and 4 of the browser, whatever they are here
-        shell = f'exec 3<&{theirs} 4>&{back}; exec "$@"'
+        shell = f'exec 3</dev/fd/{theirs} 4>/dev/fd/{back}; exec "$@"'
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
         flags += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"]
         flags += ["--window-size=1000,900"]
