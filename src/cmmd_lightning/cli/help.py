@@ -17,7 +17,7 @@ LIGHTNING = {
     "test": "Losses and synchrony on the test split",
     "predict": "Generate sound for video, video for sound, or both",
 }
-FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "ablate", "compare", "sync")
+FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "demo", "sync", "ablate", "compare")
 _USAGE = {
     "predict": "--ckpt_path FILE --generate.task TASK --generate.inputs FILE ... --generate.output_dir DIR",
     "prepare": "--config CONFIG --data.root DIR [--shard i/n]",
@@ -59,10 +59,9 @@ def page(command: str) -> str:
     """All of one command."""
     if command not in OF_COMMAND:
         arguments = function_arguments(command)
-        needed = " ".join(_usage(argument, command) for argument in arguments if argument.default is None)
-        return "\n".join(
-            [f"usage: cmmd {command} {needed} [flags]", "", _summary(command) + ".", "", *_flags(arguments)]
-        )
+        needed = [_usage(argument, command) for argument in arguments if argument.default is None]
+        usage = " ".join(["usage: cmmd", command, *needed, "[flags]"])
+        return "\n".join([usage, "", _summary(command) + ".", "", *_flags(arguments)])
     text = LIGHTNING.get(command) or _summary(command)
     lines = [f"usage: cmmd {command} {_USAGE.get(command, '--config CONFIG')} [flags]", "", f"{text}.", ""]
     lines += [*_flags([*_COMMON, *_OWN.get(command, ())])]
