@@ -5,7 +5,7 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo test docs hostile clean
+.PHONY: demo reproduce test docs hostile clean
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
@@ -31,6 +31,9 @@ demo: $(STAMP)
 	$(CMMD) evaluate --task video_to_audio --generated $(RUN)/video_to_audio --reference $(RUN)/test/clips \
 		--ckpt_path $(RUN)/cmmd.ckpt --report $(RUN)/report.json
 	@echo "Look at $(RUN)/report.html; clips in $(RUN)/video_to_audio and $(RUN)/audio_to_video; model $(RUN)/cmmd.ckpt"
+
+reproduce: $(STAMP)
+	$(VENV)/bin/python benchmarks/reproduce.py $(if $(QUICK),--quick) $(if $(GRID),--grid $(GRID))
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
