@@ -219,7 +219,7 @@ def results(run: Run) -> Iterator[Check]:
         alike = f"{sum(any(row.items() <= other.items() for other in made) for row in kept)} rows"
         inside = "yes" if alike == f"{len(rows)} rows" else "no"
         if not {"steps", "parameters"} & set(rows[0]):
-            alike, inside = "made of the others, see tests/studies/test_summary.py", "skipped"
+            alike, inside = "made of the others, see tests/test_reproduce.py", "skipped"
         yield "results", f"results.md {heading}", f"{len(rows)} rows", alike, inside
 
 
