@@ -225,6 +225,11 @@ def ranged(values, form):
     return "{:{form}} [{:{form}}, {:{form}}]".format(*values, form=form)
 
 
+@pytest.mark.parametrize(("other", "alike"), [({"a": "1", "c": "3"}, True), ({"a": "2"}, False), ({"b": "2"}, False)])
+def test_a_short_table_leaves_columns_out(script, other, alike):
+    assert script.same({"a": "1", "b": ""}, other) is alike
+
+
 class Derived:
     """The page's tables that are made of arms, row by row as they are made now."""
 
