@@ -165,6 +165,28 @@ def test_a_stopped_run_goes_on(script, fake):
     assert fake(answers, *flags) == (0, rows, [])
 
 
+def test_after_ctrl_c_a_command_may_keep_what_is_done(script, tmp_path, monkeypatch, capsys):
+    waits = iter([KeyboardInterrupt, None])
+
+    class Process:
+        """Told of Ctrl-C as well, it ends when it has kept what is done."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def wait(self):
+            if raised := next(waits):
+                raise raised
+            return 130
+
+    monkeypatch.setattr(script.subprocess, "Popen", Process)
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--stages", "shipped", "--output_dir", str(tmp_path)])
+    assert script.main() == 130
+    assert next(waits, "all") == "all"
+    assert "the same command goes on" in capsys.readouterr().err
+    assert [path.suffix for path in tmp_path.glob("*/shipped/*")] == [".log"]
+
+
 def test_a_number_outside_fails_the_run(script, fake):
     answers = shipped_answers(script, **{"event_f1@50ms": entry(0.1, 0.05, 0.15)})
     status, rows, _ = fake(answers, "--quick", "--stages", "shipped", "demo")
