@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
     folder: Path
     quick: bool
-    grid: Path
+    grid: Path | None
 
     def __call__(self, stage: str, words: list[str]) -> str:
         """What a command printed; it is run in the stage's folder unless that is done."""
@@ -175,9 +175,9 @@ def evaluated(run: Run, stage: str, model: str, lines: Iterable[list[str]]) -> I
     every = [*stated(model, "README.md", "demo.md")]
     every += [("demo.json", *item) for item in scores(SHIPPED["scores"]).items() if model == "shipped"]
     for name, (task, measure, *_), number in every:
-        few = run.quick and "distance[" in measure
-        got, why = (None, "depends on the number of clips") if few else (found.get((task, measure, "", "value")), "")
-        yield check(stage, f"{name} {task} {measure}", number, got, why or "not measured now")
+        label, here = f"{name} {task} {measure}", found.get((task, measure, "", "value"))
+        few = (None, "depends on the number of clips") if run.quick and "distance[" in measure else (here,)
+        yield check(stage, label, number, *few)
 
 
 def shipped(run: Run) -> Iterator[Check]:
@@ -232,10 +232,9 @@ def cells(run: Run) -> Iterator[Check]:
     """Train cells of the ablation, and check their F1 and differences against the published results."""
     for words in commands(QUICK_CELLS) if run.quick else page_commands("results.md"):
         run("cells", words)
-    last = run.folder / "cells/runs/ablation/results.jsonl"
-    first = last if run.quick else last.parents[2] / "before.jsonl"
-    for name, path in {"ablation": first, **({} if run.quick else {"guidance": last})}.items():
-        now, before = read_results(path), read_results(ROOT / f"docs/results/{name}.jsonl.gz")
+    last = "runs/ablation/results.jsonl"
+    for name, path in ({"ablation": last} if run.quick else {"ablation": "before.jsonl", "guidance": last}).items():
+        now, before = (read_results(x) for x in (run.folder / "cells" / path, ROOT / f"docs/results/{name}.jsonl.gz"))
         trained = {(line["scene"], line["recipe"], line["step"]) for line in now}
         before = [line for line in before if (line["scene"], line["recipe"], line["step"]) in trained]
         f1, stated = f1_of(arms(now)), f1_of(arms(before))
@@ -272,13 +271,8 @@ def calibrate(run: Run) -> Iterator[Check]:
                     low, high = entry["ci95"][min(faults, key=entry["auroc"].get)]
                     inside.append(low - 0.005 <= float(re.findall(r"[\d.]+", cell)[-1]) <= high + 0.005)
             said = "skipped" if not inside else "yes" if all(inside) else "no"
-            yield (
-                "calibrate",
-                f"calibration.md {name}: {heading}",
-                f"{len(inside)} AUROCs",
-                f"{sum(inside)} inside",
-                said,
-            )
+            told = f"{len(inside)} AUROCs", f"{sum(inside)} inside", said
+            yield "calibrate", f"calibration.md {name}: {heading}", *told
 
 
 def grid(run: Run) -> Iterator[Check]:
@@ -313,7 +307,7 @@ STAGES = {stage.__name__: stage for stage in (shipped, retrained, results, cells
 
 def outcome(name: str, run: Run) -> list[Check]:
     """The checks of a stage, or why there are none."""
-    if name in ("calibrate", "grid") and not run.grid.is_dir():
+    if name in ("calibrate", "grid") and run.grid is None:
         return [(name, "all", "", "give --grid, a folder of GRID", "skipped")]
     if name in ("retrained", "demo", "grid") and run.quick:
         return [(name, "all", "", "takes more than minutes", "skipped")]
@@ -336,12 +330,14 @@ def main() -> int:
     """Run the stages, and print the table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only what takes minutes")
-    parser.add_argument("--grid", type=Path, default=Path("no folder"), help="a folder of GRID, with train and val")
+    parser.add_argument("--grid", type=Path, help="a folder of GRID, with train and val")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--output_dir", type=Path, default=ROOT / "runs/reproduce")
     args = parser.parse_args()
+    if args.grid and not (args.grid / "val").is_dir():
+        parser.error(f"--grid {args.grid}: expected a folder with train and val, got none")
     folder = args.output_dir.resolve() / f"{'quick' if args.quick else 'full'}-{version()}"
-    run = Run(folder, args.quick, args.grid.resolve())
+    run = Run(folder, args.quick, args.grid and args.grid.resolve())
     try:
         rows = [row for name in args.stages for row in outcome(name, run)]
     except KeyboardInterrupt:

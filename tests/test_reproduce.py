@@ -359,6 +359,7 @@ def calibration(script, name, shift=0.0):
 
 def test_calibration_is_held_against_its_page(script, fake, tmp_path):
     sets = {name: calibration(script, name, shift) for name, shift in {"bounce": 0.03, "val": 0.01}.items()}
+    (tmp_path / "val").mkdir()
     answers = {"calibrate": ("runs/calibrate/calibration.json", json.dumps({"sets": sets}))}
     status, rows, ran = fake(answers, "--quick", "--stages", "calibrate", "--grid", str(tmp_path))
     assert status == 1
@@ -372,6 +373,7 @@ def test_calibration_is_held_against_its_page(script, fake, tmp_path):
 def test_grid_is_trained_and_measured_at_every_guidance(script, fake, tmp_path):
     """Each number that the pages have is found where its command leaves it."""
     known = {key: number for _, key, number in script.stated("grid", "grid.md")}
+    (tmp_path / "val").mkdir()
     answers = {}
     for name, side in (("grid", "value"), ("ncmmd", "without")):
         for scale in "124":
@@ -403,6 +405,13 @@ def test_nothing_to_check_is_a_failure(fake):
     status, rows, _ = fake(answers, "--quick", "--stages", "shipped")
     assert status == 1
     assert row_with(rows, "some numbers")[-2:] == ["none", "no"]
+
+
+def test_a_folder_that_is_not_grid_is_refused(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--grid", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert f"--grid {tmp_path}: expected a folder with train and val, got none" in capsys.readouterr().err
 
 
 def test_make_hands_its_flags_over():
