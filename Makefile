@@ -5,7 +5,7 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo page test docs hostile clean
+.PHONY: demo page reproduce test docs hostile clean
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
@@ -33,6 +33,9 @@ demo: $(STAMP)
 
 page: $(STAMP)
 	$(CMMD) demo --output_dir build/page --open false
+
+reproduce: $(STAMP)
+	$(VENV)/bin/python benchmarks/reproduce.py $(if $(QUICK),--quick) $(if $(GRID),--grid $(GRID))
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
