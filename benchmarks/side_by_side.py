@@ -43,8 +43,8 @@ from cmmd_lightning.diffusion.draws import draw_batch
 from cmmd_lightning.diffusion.objective import contrastive_loss, diffusion_loss, measure_errors
 from cmmd_lightning.diffusion.sampling import guided
 from cmmd_lightning.media import write_video
-from cmmd_lightning.prediction.inputs import predict_dataloader
-from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.inputs import InputLoader
+from cmmd_lightning.prediction.requests import GenerationSpec, plan_inputs
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.cost import measure_network
 
@@ -184,11 +184,12 @@ def our_clip(model: CMMD, task: str, folder: Path) -> None:
         write_video(source, frames, clip.fps, 0.1 * torch.randn(clip.samples_of(clip.num_frames)), clip.sample_rate)
     inputs = () if task == "joint" else (str(source),)
     spec = GenerationSpec(task, inputs, str(folder / f"{task}_{time.monotonic_ns()}"))  # type: ignore[arg-type]
-    writer = PredictionWriter(spec)
+    inputs = plan_inputs(spec)
+    writer = PredictionWriter(spec, inputs)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(callbacks=[writer], enable_checkpointing=False, **quiet)  # type: ignore[arg-type]
     model.generation = spec
-    trainer.predict(model, predict_dataloader(spec, model.clip, batch_size=1))
+    trainer.predict(model, InputLoader(inputs, batch_size=1))
     if writer.failed:
         raise SystemExit(f"{task}: {writer.failed[0]}")
 

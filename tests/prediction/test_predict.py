@@ -19,7 +19,7 @@ from cmmd_lightning import CMMD, ClipSpec, NetworkSpec
 from cmmd_lightning.codecs.frames import PixelUnshuffleCodec
 from cmmd_lightning.media import probe, read_frames, read_sound, write_sound, write_video
 from cmmd_lightning.prediction.generation import _examples_at_once, decode_long_sound, generate
-from cmmd_lightning.prediction.inputs import InputBatch, load_input, predict_dataloader
+from cmmd_lightning.prediction.inputs import InputBatch, InputLoader, load_input
 from cmmd_lightning.prediction.requests import GenerationSpec, PredictInput, plan_inputs
 from cmmd_lightning.prediction.writer import PredictionWriter
 
@@ -64,11 +64,12 @@ def media(tmp_path_factory) -> Path:
 
 
 def predict(model: CMMD, spec: GenerationSpec, batch_size: int = 4, callbacks: tuple = ()) -> PredictionWriter:
-    writer = PredictionWriter(spec, checkpoint="some.ckpt")
+    inputs = plan_inputs(spec)
+    writer = PredictionWriter(spec, inputs, checkpoint="some.ckpt")
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(callbacks=[writer, *callbacks], enable_checkpointing=False, **quiet)
     model.generation = spec
-    trainer.predict(model, predict_dataloader(spec, model.clip, batch_size=batch_size))
+    trainer.predict(model, InputLoader(inputs, batch_size))
     return writer
 
 
@@ -129,7 +130,26 @@ def test_video_to_audio_keeps_the_picture_and_says_what_it_did(model, media, tmp
     assert first["work_seconds"] > 0
     assert first["checkpoint"] == "some.ckpt"
     assert first["clipped_samples"] == 0
+    assert first["limited_db"] == 0
     assert first["condition_error"] == pytest.approx(0.86, abs=0.05)  # of a network with random weights
+
+
+def test_the_plan_is_shown_before_the_work_and_limited_peaks_are_told(model, media, tmp_path, caplog, monkeypatch):
+    def loud(model, mel, num_samples):
+        said.append([record.getMessage() for record in caplog.records])
+        return 2 * torch.sin(torch.arange(num_samples) * 0.3).expand(len(mel), -1)
+
+    said: list[list[str]] = []
+    monkeypatch.setattr("cmmd_lightning.prediction.generation.decode_long_sound", loud)
+    spec = spec_for("video_to_audio", [media / "a.mp4", media / "b.mp4"], tmp_path, num_samples=2)
+    with caplog.at_level(logging.INFO, logger="cmmd_lightning"):
+        predict(model, spec)
+    line = f"{tmp_path}: video_to_audio, 2 of 2 inputs to do, 8 files to write, 2 steps each"
+    assert [line in lines for lines in said] == [True] * len(said)
+    assert said
+    first, second = manifest(tmp_path)
+    assert [first["limited_db"], second["limited_db"]] == pytest.approx([6.02, 6.02], abs=0.01)
+    assert first["clipped_samples"] > 1000
 
 
 def test_short_names_of_tasks_and_a_bfloat16_model(model, media, tmp_path):
@@ -216,11 +236,7 @@ def test_several_samples_of_an_input_differ_and_the_first_is_the_lone_one(model,
 
 def results(model: CMMD, spec: GenerationSpec, batch_size: int) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        made = [
-            one
-            for batch in predict_dataloader(spec, CLIP, batch_size=batch_size)
-            for one in generate(model, batch, spec)
-        ]
+        made = [one for batch in InputLoader(plan_inputs(spec), batch_size) for one in generate(model, batch, spec)]
     return {sample.stem: sample.sound for one in made for sample in one.samples}
 
 
@@ -299,7 +315,7 @@ def test_pieces_of_a_long_sound_fade_into_each_other(model, monkeypatch):
 def test_two_inputs_of_one_stem_are_refused(media, tmp_path):
     other = clip_file(tmp_path / "sub" / "a.mp4", 1.0)
     with pytest.raises(ValueError, match="one input for the name 'a'") as caught:
-        PredictionWriter(spec_for("video_to_audio", [media / "a.mp4", other], tmp_path / "out"))
+        plan_inputs(spec_for("video_to_audio", [media / "a.mp4", other], tmp_path / "out"))
     assert str(media / "a.mp4") in str(caught.value)
     assert str(other) in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -316,7 +332,7 @@ def test_writing_over_an_input_is_refused(tmp_path, through_link):
         out = tmp_path / "link"
         out.symlink_to(tmp_path / "in")
     with pytest.raises(ValueError, match="no input is overwritten") as caught:
-        PredictionWriter(spec_for("video_to_audio", [source], out))
+        plan_inputs(spec_for("video_to_audio", [source], out))
     assert str(source) in str(caught.value)
     assert str(out / "a.mp4") in str(caught.value)
     assert source.read_bytes() == before
@@ -344,7 +360,7 @@ def test_writing_over_an_input_is_refused(tmp_path, through_link):
 )
 def test_senseless_settings_are_refused(tmp_path, task, inputs, settings, line):
     with pytest.raises(ValueError, match=line):
-        PredictionWriter(spec_for(task, inputs, tmp_path, **settings))
+        plan_inputs(spec_for(task, inputs, tmp_path, **settings))
 
 
 def test_folders_are_searched_for_what_the_task_needs(media, tmp_path):
@@ -522,7 +538,7 @@ def test_other_inputs_of_an_earlier_run_stay_in_the_manifest(model, media, tmp_p
 
 
 def test_each_process_takes_its_share_and_at_least_an_empty_batch(monkeypatch, media):
-    loader = predict_dataloader(spec_for("video_to_audio", [media], "out"), CLIP, batch_size=1)
+    loader = InputLoader(plan_inputs(spec_for("video_to_audio", [media], "out")), batch_size=1)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
     shares = []

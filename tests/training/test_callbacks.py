@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cmmd_lightning import CMMD, ClipSpec, NetworkSpec
 from cmmd_lightning.models.fingerprint import fingerprint
-from cmmd_lightning.prediction.inputs import predict_dataloader
+from cmmd_lightning.prediction.inputs import InputLoader
 from cmmd_lightning.prediction.outputs import Manifest, output_paths
 from cmmd_lightning.prediction.requests import GenerationSpec, plan_inputs
 from cmmd_lightning.prediction.writer import PredictionWriter, show_progress
@@ -128,10 +128,11 @@ def test_denoising_steps_show_beside_either_progress_bar(tmp_path, bar):
             batch.on_progress = on_progress
 
     spec = GenerationSpec("joint", output_dir=str(tmp_path), num_inference_steps=2)
-    trainer = Trainer(**quiet(enable_progress_bar=True), callbacks=[bar, Watching(spec)])
+    inputs = plan_inputs(spec)
+    trainer = Trainer(**quiet(enable_progress_bar=True), callbacks=[bar, Watching(spec, inputs)])
     model = tiny()
     model.generation = spec
-    entries = trainer.predict(model, predict_dataloader(spec, CLIP))
+    entries = trainer.predict(model, InputLoader(inputs))
     assert [
         words in text for words, text in zip(("reading", "encoding", "step 1/2", "step 2/2"), seen, strict=True)
     ] == [True] * 4
@@ -140,8 +141,10 @@ def test_denoising_steps_show_beside_either_progress_bar(tmp_path, bar):
 
 def test_another_loader_is_refused(tmp_path):
     spec = GenerationSpec("joint", output_dir=str(tmp_path))
-    with pytest.raises(TypeError, match="expected batches of predict_dataloader, got Tensor"):
-        Trainer(**quiet(), callbacks=[PredictionWriter(spec)]).predict(tiny(), DataLoader(torch.zeros(2, 3)))
+    with pytest.raises(TypeError, match="expected batches of an InputLoader, got Tensor"):
+        Trainer(**quiet(), callbacks=[PredictionWriter(spec, plan_inputs(spec))]).predict(
+            tiny(), DataLoader(torch.zeros(2, 3))
+        )
 
 
 # ---- samples in the logger

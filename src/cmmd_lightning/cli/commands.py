@@ -71,7 +71,7 @@ def render(
 
 
 def evaluate(
-    task: Literal["video_to_audio", "audio_to_video", "joint"],
+    task: Literal["video_to_audio", "audio_to_video", "joint", "v2a", "a2v"],
     generated: str,
     reference: str | None = None,
     report: str | None = None,
@@ -113,6 +113,9 @@ def evaluate(
     from cmmd_lightning.evaluation.pairs import require_media
 
     require_media(generated, reference)
+    from cmmd_lightning.prediction.requests import whole_task
+
+    made = whole_task(task)
     from cmmd_lightning.evaluation import Extractors, detail_line, evaluate_folders, summary_line, write_report
     from cmmd_lightning.metrics.encoders import build_classifier, build_encoders
     from cmmd_lightning.metrics.extractors import build_audio_extractor, build_video_extractor
@@ -120,7 +123,7 @@ def evaluate(
     from cmmd_lightning.metrics.measure import build_measures
 
     result = evaluate_folders(
-        task,
+        made,
         generated,
         reference,
         video_events=video_events,
@@ -132,17 +135,17 @@ def evaluate(
             None if classifier is None else _built(build_classifier, classifier),
         ),
         training=training,
-        round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, task),
+        round_trip=None if ckpt_path is None else codec_round_trip(ckpt_path, made),
         measures=build_measures(measures or ()),
         without=without or (),
         seed=seed,
     )
     written = write_report(result, report or Path(generated) / "report.json", examples=examples)
-    for line in (summary_line(task, result["tasks"][task]), detail_line(result["tasks"][task])):
+    for line in (summary_line(made, result["tasks"][made]), detail_line(result["tasks"][made])):
         if line:
             logger.info("%s", line)
     logger.info("written: %s", ", ".join(str(path) for path in written))
-    return int(bool(result["runs"][task]["errors"]) or not result["runs"][task]["clips"])
+    return int(bool(result["runs"][made]["errors"]) or not result["runs"][made]["clips"])
 
 
 def _built(build: Callable[[str], Any], spec: str) -> Any:

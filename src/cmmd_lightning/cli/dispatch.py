@@ -84,7 +84,7 @@ def run(args: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         sys.stdout.write(page(command) + "\n")
         return 0
-    rest = resolve_config_flags(_with_whole_names(_with_options_behind_classes(rest)))
+    rest = resolve_config_flags(_with_options_behind_classes(rest))
     check_flags(command, rest)
     rest = ["--help" if arg == "--help_all" else arg for arg in rest]
     if command in OF_COMMAND:
@@ -112,20 +112,6 @@ def _with_options_behind_classes(args: list[str]) -> list[str]:
         return max([number, *(last.get(one, 0) for one in classes)]), name.count(".")
 
     return [arg for number in sorted(range(len(options)), key=place_of) for arg in options[number]]
-
-
-def _with_whole_names(args: list[str]) -> list[str]:
-    """Tasks by their short names too."""
-    names = {"v2a": "video_to_audio", "a2v": "audio_to_video"}
-    out = list(args)
-    for i, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag in ("--task", "--generate.task"):
-            if equals:
-                out[i] = f"{flag}={names.get(value, value)}"
-            elif i + 1 < len(args):
-                out[i + 1] = names.get(args[i + 1], args[i + 1])
-    return out
 
 
 def _set_up_messages() -> None:

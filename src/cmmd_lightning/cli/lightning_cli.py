@@ -29,7 +29,7 @@ from cmmd_lightning.cli.usage import UsageError
 from cmmd_lightning.codecs.foreign import foreign_classes, refuse_foreign
 from cmmd_lightning.evaluation.generated import EvaluationSpec
 from cmmd_lightning.prediction.onnx_runtime import OnnxRuntime
-from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.requests import GenerationSpec, plan_inputs
 from cmmd_lightning.prediction.writer import PredictionWriter
 from cmmd_lightning.training.autoencoder import FrameAutoencoderModule
 from cmmd_lightning.training.checkpoint_io import install
@@ -207,8 +207,8 @@ class CMMDCLI(LightningCLI):
         spec = group if isinstance(group, GenerationSpec) else GenerationSpec(**vars(group))
         if not isinstance(self.model, CMMD):
             raise UsageError(f"predict: expected a checkpoint of CMMD, got one of {type(self.model).__name__}")
-        self.model.generation = self.datamodule.generation = spec
-        self.writer = PredictionWriter(spec, checkpoint=self.config_init.predict.ckpt_path)
+        self.model.generation, self.datamodule.inputs = spec, plan_inputs(spec)
+        self.writer = PredictionWriter(spec, self.datamodule.inputs, checkpoint=self.config_init.predict.ckpt_path)
         self.trainer.callbacks.append(self.writer)  # type: ignore[attr-defined]
         if self.config_init.predict.runtime == "onnx":
             if self.config_init.predict.onnx_dir is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,27 +13,29 @@ from torch import Tensor
 from cmmd_lightning.data.clips import ClipSpec
 from cmmd_lightning.diffusion.sampling import Task
 from cmmd_lightning.media import MediaError, iter_frames, probe, read_sound
-from cmmd_lightning.prediction.requests import GenerationSpec, PredictInput, plan_inputs
+from cmmd_lightning.prediction.requests import PredictInput
 
 _HELD_BYTES = 1 << 26  # pictures of a longer input are not held but read again, chunk by chunk, while they are encoded
 _CHUNK = 64  # frames read and encoded at once
 
 
+@dataclass(eq=False)
 class Loaded:
     """An input that was read.
 
     Args:
         input: Which one.
         num_frames: Whole frames of the clip's rate that it covers, T.
+        clip: Rate and size of the pictures.
         frames: uint8 (T, 3, H, W) where pictures are the condition and few enough to be held.
         sound: (N,) where sound is the condition.
-        clip: Rate and size of the pictures.
     """
 
-    def __init__(
-        self, input: PredictInput, num_frames: int, frames: Tensor | None, sound: Tensor | None, clip: ClipSpec
-    ) -> None:
-        self.input, self.num_frames, self.frames, self.sound, self.clip = input, num_frames, frames, sound, clip
+    input: PredictInput
+    num_frames: int
+    clip: ClipSpec
+    frames: Tensor | None = None
+    sound: Tensor | None = None
 
     def frame_chunks(self) -> Iterator[Tensor]:
         """The pictures, uint8 (at most 64, 3, H, W) at a time."""
@@ -43,7 +46,7 @@ class Loaded:
 
 
 class InputBatch:
-    """Inputs that are taken together. Not a collection, so that Lightning hands it through as it is.
+    """Inputs that are taken together. Neither collection nor dataclass: Lightning hands it through as it is.
 
     Args:
         inputs: The inputs.
@@ -51,13 +54,13 @@ class InputBatch:
         num_threads: Threads to read with.
 
     Attributes:
-        consume: What becomes of the results, each as it is made; `PredictionWriter` writes them.
+        done: Called with each result as it is made; `PredictionWriter` writes it there.
         on_progress: Called with a few words on what is being done.
     """
 
     def __init__(self, inputs: list[PredictInput], max_examples: int = 16, num_threads: int = 1) -> None:
         self.inputs, self.max_examples, self.num_threads = inputs, max_examples, num_threads
-        self.consume: Callable[[Iterable[Any]], list[Any]] = list
+        self.done: Callable[[Any], Any] = lambda result: result
         self.on_progress: Callable[[str], None] = lambda text: None
 
     def __len__(self) -> int:
@@ -83,17 +86,14 @@ class InputLoader:
     inputs which need no work are never read.
 
     Args:
-        inputs: The inputs.
+        inputs: The plan, of `plan_inputs`.
         batch_size: Clips that may go through the network at once, per process.
-        num_samples: Samples per input.
-        num_threads: Threads to read with.
+        num_threads: Threads to read with, at least one.
     """
 
-    def __init__(
-        self, inputs: list[PredictInput], batch_size: int = 16, num_samples: int = 1, num_threads: int = 1
-    ) -> None:
-        self.inputs, self.batch_size, self.num_threads = inputs, batch_size, num_threads
-        self.per_batch = max(1, batch_size // num_samples)
+    def __init__(self, inputs: list[PredictInput], batch_size: int = 16, num_threads: int = 1) -> None:
+        self.inputs, self.batch_size, self.num_threads = inputs, batch_size, max(1, num_threads)
+        self.per_batch = max(1, batch_size // max([1, *(len(item.names) for item in inputs)]))
 
     def __len__(self) -> int:
         return len(self._batches())
@@ -108,25 +108,6 @@ class InputLoader:
             world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         own = self.inputs[rank::world]
         return [own[i : i + self.per_batch] for i in range(0, len(own), self.per_batch)] or [[]]
-
-
-def predict_dataloader(spec: GenerationSpec, clip: ClipSpec, *, batch_size: int = 16, num_workers: int = 0) -> Any:
-    """The loader of the inputs that ``spec`` names.
-
-    Args:
-        spec: What to generate from what.
-        clip: The model's; lengths are measured when an input is read, so it plays no part yet.
-        batch_size: Clips that may go through the network at once.
-        num_workers: Threads to read with.
-
-    Returns:
-        An `InputLoader`.
-
-    Raises:
-        ValueError: As `plan_inputs`.
-    """
-    joint = spec.task == "joint"
-    return InputLoader(plan_inputs(spec), batch_size, 1 if joint else spec.num_samples, max(1, num_workers))
 
 
 def load_input(item: PredictInput, task: Task, clip: ClipSpec) -> Loaded:
@@ -144,17 +125,17 @@ def load_input(item: PredictInput, task: Task, clip: ClipSpec) -> Loaded:
         MediaError: If the file is unreadable, truncated, lacks the stream, or is shorter than the clip.
     """
     if task == "joint" or item.source is None:
-        return Loaded(item, clip.num_frames, None, None, clip)
+        return Loaded(item, clip.num_frames, clip)
     info = probe(item.source)
     if task == "audio_to_video":
         count = _covered(item.source, "sound", info.audio_duration, f"only picture ({info.video_codec})", clip)
         samples = clip.samples_of(count)
         sound = read_sound(item.source, num_samples=samples, sample_rate=clip.sample_rate)
-        return Loaded(item, count, None, sound, clip)
+        return Loaded(item, count, clip, sound=sound)
     count = _covered(item.source, "picture", info.video_duration, f"only sound ({info.audio_codec})", clip)
     held = count * 3 * clip.height * clip.width <= _HELD_BYTES
     frames = torch.cat(list(_frame_chunks(item.source, count, clip))) if held else None
-    return Loaded(item, count, frames, None, clip)
+    return Loaded(item, count, clip, frames)
 
 
 def one_line(error: BaseException, source: str | None = None) -> str:

@@ -61,7 +61,7 @@ class Generated:
     condition_error: float | None = None
 
 
-def write_sample(folder: str, task: Task, source: str | None, sample: Sample, num_frames: int, clip: ClipSpec) -> None:
+def write_sample(folder: str, task: Task, source: str | None, sample: Sample, num_frames: int, clip: ClipSpec) -> float:
     """Writes ``STEM.mp4`` and, where sound was made, ``STEM.wav``; each is there whole or not at all.
 
     Args:
@@ -72,6 +72,9 @@ def write_sample(folder: str, task: Task, source: str | None, sample: Sample, nu
         num_frames: Frames covered, from the source's beginning.
         clip: Rates of what was generated.
 
+    Returns:
+        By how much (dB) the highest peak of the sound was limited; 0 for not at all.
+
     Raises:
         MediaError: If the source cannot be read.
         ValueError: If the sample is no picture or no sound, such as NaN.
@@ -80,13 +83,16 @@ def write_sample(folder: str, task: Task, source: str | None, sample: Sample, nu
     path = os.path.join(folder, sample.stem)
     seconds = num_frames / clip.fps
     if task == "video_to_audio":
-        mux(f"{path}.mp4", seconds=seconds, video_from=source, sound=sample.sound, sample_rate=clip.sample_rate)
+        limited = mux(
+            f"{path}.mp4", seconds=seconds, video_from=source, sound=sample.sound, sample_rate=clip.sample_rate
+        )
     elif task == "audio_to_video":
-        mux(f"{path}.mp4", seconds=seconds, frames=sample.frames, fps=clip.fps, audio_from=source)
+        limited = mux(f"{path}.mp4", seconds=seconds, frames=sample.frames, fps=clip.fps, audio_from=source)
     else:
-        write_video(f"{path}.mp4", sample.frames, clip.fps, sample.sound, clip.sample_rate)
+        limited = write_video(f"{path}.mp4", sample.frames, clip.fps, sample.sound, clip.sample_rate)
     if sample.sound is not None:
         write_sound(f"{path}.wav", sample.sound, clip.sample_rate)
+    return limited
 
 
 def _read(path: str | Path) -> list[Entry]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.media import MediaError, find_media, is_video
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     TaskName = Task  # what it is once it is made
 else:
     TaskName = Literal[Task, "v2a", "a2v"]
-_SHORT = {"v2a": "video_to_audio", "a2v": "audio_to_video"}
+_SHORT: dict[str, Task] = {"v2a": "video_to_audio", "a2v": "audio_to_video"}
+
+
+def whole_task(name: str) -> Any:
+    """A task by its whole name, where it may be a short one; what is neither stays as it is."""
+    return _SHORT.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class GenerationSpec:
     def __post_init__(self) -> None:
         inputs = [self.inputs] if isinstance(self.inputs, (str, os.PathLike)) else self.inputs
         object.__setattr__(self, "inputs", tuple(os.fspath(path) for path in inputs))
-        object.__setattr__(self, "task", _SHORT.get(self.task, self.task))
+        object.__setattr__(self, "task", whole_task(self.task))
         object.__setattr__(self, "output_dir", os.fspath(self.output_dir))
         checks = {
             "task": (self.task in get_args(Task), f"one of {', '.join(get_args(Task))}"),

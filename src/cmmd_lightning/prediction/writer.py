@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,7 +14,7 @@ from cmmd_lightning.models.fingerprint import fingerprint
 from cmmd_lightning.prediction.inputs import InputBatch, one_line
 from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
 from cmmd_lightning.prediction.outputs import Entry, Generated, Manifest, output_paths, source_state, write_sample
-from cmmd_lightning.prediction.requests import GenerationSpec, plan_inputs
+from cmmd_lightning.prediction.requests import GenerationSpec, PredictInput
 from cmmd_lightning.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -29,16 +28,13 @@ class PredictionWriter(Callback):
     own, which the first one merges at the end, or at the start of the next run.
 
     Args:
-        spec: What to generate, from what and where to; the model's ``generation``.
+        spec: What to generate and where to; the model's ``generation``.
+        inputs: The plan, of `plan_inputs`, which the loader has too.
         checkpoint: Path of the model's checkpoint, stated in the manifest.
-
-    Raises:
-        ValueError: If inputs are missing, two have one stem, or an output would overwrite an input.
     """
 
-    def __init__(self, spec: GenerationSpec, checkpoint: str | None = None) -> None:
-        self.spec, self.checkpoint = spec, checkpoint
-        self.inputs = plan_inputs(spec)
+    def __init__(self, spec: GenerationSpec, inputs: list[PredictInput], checkpoint: str | None = None) -> None:
+        self.spec, self.inputs, self.checkpoint = spec, inputs, checkpoint
         self.manifest: Manifest | None = None
 
     @property
@@ -70,20 +66,29 @@ class PredictionWriter(Callback):
         if not trainer.is_global_zero:
             self.manifest.join()
         barrier("PredictionWriter.started")
-        reused = len(self.manifest.entries)
-        if reused and trainer.is_global_zero:
-            logger.info("%s: reused %d of %d inputs, made before", spec.output_dir, reused, len(self.inputs))
+        if trainer.is_global_zero:
+            self._show_plan(self.manifest)
+
+    def _show_plan(self, manifest: Manifest) -> None:
+        """What will be done, before it is begun."""
+        spec, total = self.spec, len(self.inputs)
+        if reused := len(manifest.entries):
+            logger.info("%s: reused %d of %d inputs, made before", spec.output_dir, reused, total)
+        to_do = [item for item in self.inputs if item.stem not in manifest.entries]
+        files = sum(len(item.outputs(spec.task)) for item in to_do)
+        plan = "%s: %s, %d of %d inputs to do, %d files to write, %d steps each"
+        logger.info(plan, spec.output_dir, spec.task, len(to_do), total, files, spec.num_inference_steps)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Leaves out what is done; has each result written as it is made."""
         if not isinstance(batch, InputBatch):
-            raise TypeError(f"PredictionWriter: expected batches of predict_dataloader, got {type(batch).__name__}")
+            raise TypeError(f"PredictionWriter: expected batches of an InputLoader, got {type(batch).__name__}")
         assert self.manifest is not None
         done = self.manifest.entries
         batch.inputs = [item for item in batch.inputs if item.stem not in done]
-        batch.consume = lambda results: self._write(results, pl_module)  # type: ignore[arg-type]
+        batch.done = lambda result: self._write(result, pl_module)  # type: ignore[arg-type]
         batch.on_progress = lambda text: show_progress(trainer, text)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,31 +110,23 @@ class PredictionWriter(Callback):
 
     # ---- entries
 
-    def _write(self, results: Iterable[Generated], module: LatentDiffusion) -> list[Entry]:
-        assert self.manifest is not None
-        entries = []
-        for result in results:
-            entries.append(self._written(result, module))
-            self.manifest.add(entries[-1])
-        return entries
-
-    def _written(self, result: Generated, module: LatentDiffusion) -> Entry:
-        """Writes the files of one input and gives its entry."""
+    def _write(self, result: Generated, module: LatentDiffusion) -> Entry:
+        """Writes the files of one input, and its entry into the manifest."""
         began, item, error = time.monotonic(), result.input, result.error
-        state, done = source_state(item.source), 0
+        state, limited = source_state(item.source), []
         assert self.manifest is not None
         try:
             for sample in result.samples:
-                write_sample(self.spec.output_dir, self.spec.task, item.source, sample, result.num_frames, module.clip)
-                done += 1
+                what = self.spec.output_dir, self.spec.task, item.source, sample, result.num_frames, module.clip
+                limited.append(write_sample(*what))
         except (OSError, ValueError, RuntimeError) as caught:
             logger.debug("writing failed", exc_info=True)
             error = one_line(caught, item.source)
         if error is not None:
             logger.error("%s", error)
         outputs = output_paths(item, self.spec.task, self.spec.output_dir)
-        outputs = outputs[: done * len(outputs) // max(1, len(item.stems))]
-        return {
+        outputs = outputs[: len(limited) * len(outputs) // max(1, len(item.stems))]
+        entry = {
             "source": item.source,
             "outputs": outputs,
             **self.manifest.settings,
@@ -138,10 +135,13 @@ class PredictionWriter(Callback):
             "status": error or "ok",
             "condition_error": result.condition_error,
             "clipped_samples": sum(int((s.sound.abs() > 1).sum()) for s in result.samples if s.sound is not None),
+            "limited_db": round(max(limited, default=0.0), 2),
             "name": item.stem,
             "checkpoint": self.checkpoint,
             **state,
         }
+        self.manifest.add(entry)
+        return entry
 
 
 def show_progress(trainer: Trainer, text: str) -> None:

@@ -30,8 +30,8 @@ from cmmd_lightning.data.stream.dataset import ClipDataset
 from cmmd_lightning.data.stream.frames import FrameDataset, SoundDataset
 from cmmd_lightning.data.stream.negatives import NegativeSpec
 from cmmd_lightning.data.stream.sampler import StreamSampler
-from cmmd_lightning.prediction.inputs import predict_dataloader
-from cmmd_lightning.prediction.requests import GenerationSpec
+from cmmd_lightning.prediction.inputs import InputLoader
+from cmmd_lightning.prediction.requests import PredictInput
 from cmmd_lightning.training.preemption import leave_signals_to_trainer
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
         self._sources: list[Source] | None = None
         self._inspections: list[Inspection] = []
         self.statistics: Statistics | None = None
-        self.generation: GenerationSpec | None = None
+        self.inputs: list[PredictInput] | None = None
         self.datasets: dict[str, ClipDataset | FrameDataset] = {}
 
     def sources(self) -> list[Source]:
@@ -189,7 +189,7 @@ class AudioVideoDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """What training needs on disk; called by the trainer on one process."""
-        if self.generation is not None:
+        if self.inputs is not None:
             return
         if self.item != "clip" or self._num_processes() > 1:
             self._provide()  # the cache is filled by all processes, in setup
@@ -313,11 +313,11 @@ class AudioVideoDataModule(pl.LightningDataModule):
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> Any:
-        """The media files that ``generation`` names.
+        """The media files of ``inputs``, as `plan_inputs` plans them.
 
         Raises:
             ValueError: If nothing was asked for.
         """
-        if self.generation is None:
-            raise ValueError("predict needs inputs: set AudioVideoDataModule.generation, or use cmmd predict")
-        return predict_dataloader(self.generation, self.clip, batch_size=self.batch_size, num_workers=self.num_workers)
+        if self.inputs is None:
+            raise ValueError("predict needs inputs: set AudioVideoDataModule.inputs, or use cmmd predict")
+        return InputLoader(self.inputs, self.batch_size, self.num_workers)

@@ -257,7 +257,7 @@ class CMMD(LatentDiffusion, ExactResume):
 
     def predict_step(self, batch: InputBatch, batch_idx: int) -> list[Any]:
         """Generates for a batch of input files as `generation` says; `PredictionWriter` writes each as it is made."""
-        return batch.consume(generate(self, batch, self.generation))
+        return [batch.done(result) for result in generate(self, batch, self.generation)]
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """As `validation_step`; and each task is generated for the clips and observed, see `GeneratedClips`."""
