@@ -34,6 +34,7 @@ COMMANDS = (
     "demo",
     "ablate",
     "compare",
+    "sync",
 )
 
 

@@ -17,7 +17,7 @@ LIGHTNING = {
     "test": "Losses and synchrony on the test split",
     "predict": "Generate sound for video, video for sound, or both",
 }
-FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "demo", "sync", "ablate", "compare")
+FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "demo", "ablate", "compare", "sync")
 _USAGE = {
     "predict": "--ckpt_path FILE --generate.task TASK --generate.inputs FILE ... --generate.output_dir DIR",
     "prepare": "--config CONFIG --data.root DIR [--shard i/n]",
