@@ -5,7 +5,7 @@ STAMP := $(VENV)/installed.stamp
 CMMD := $(VENV)/bin/cmmd
 RUN := runs/demo
 
-.PHONY: demo test docs hostile clean
+.PHONY: demo page reproduce test docs hostile clean
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version)'
@@ -16,10 +16,9 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 demo: $(STAMP)
 	$(CMMD) render bounce $(RUN)/data/train --num_clips 600 --seed 1 --fps 20
 	$(CMMD) render bounce $(RUN)/data/val --num_clips 16 --seed 2 --fps 20
-	$(CMMD) render bounce $(RUN)/test/clips --num_clips 64 --seed 3 --duration 1.6 --fps 20
-	$(CMMD) render bounce $(RUN)/test/silent --num_clips 64 --seed 3 --duration 1.6 --fps 20 --streams video
-	$(CMMD) render bounce $(RUN)/test/sounds --num_clips 64 --seed 3 --duration 1.6 --fps 20 --streams audio
-	$(CMMD) fit --config demo_vae.yaml
+	$(CMMD) render bounce $(RUN)/test/clips --num_clips 64 --seed 3 --duration 1.2 --fps 20
+	$(CMMD) render bounce $(RUN)/test/silent --num_clips 64 --seed 3 --duration 1.2 --fps 20 --streams video
+	$(CMMD) render bounce $(RUN)/test/sounds --num_clips 64 --seed 3 --duration 1.2 --fps 20 --streams audio
 	$(CMMD) prepare --config demo.yaml
 	$(CMMD) fit --config demo.yaml
 	$(CMMD) predict --ckpt_path $(RUN)/cmmd.ckpt --generate.task video_to_audio --generate.inputs $(RUN)/test/silent \
@@ -31,6 +30,12 @@ demo: $(STAMP)
 	$(CMMD) evaluate --task video_to_audio --generated $(RUN)/video_to_audio --reference $(RUN)/test/clips \
 		--ckpt_path $(RUN)/cmmd.ckpt --report $(RUN)/report.json
 	@echo "Look at $(RUN)/report.html; clips in $(RUN)/video_to_audio and $(RUN)/audio_to_video; model $(RUN)/cmmd.ckpt"
+
+page: $(STAMP)
+	$(CMMD) demo --output_dir build/page --open false
+
+reproduce: $(STAMP)
+	$(VENV)/bin/python benchmarks/reproduce.py $(if $(QUICK),--quick) $(if $(GRID),--grid $(GRID))
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

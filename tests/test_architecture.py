@@ -15,7 +15,7 @@ import pytest
 import cmmd_lightning
 
 ROOT = Path(cmmd_lightning.__file__).parent
-GROUND = ("checkpoints", "codecs", "diffusion", "media", "models", "packaged", "version")
+GROUND = ("codecs", "diffusion", "media", "models", "packaged", "version")
 FLOORS = (  # from the top; rooms of one floor import nothing of each other
     ("cli",),
     ("studies",),
@@ -25,6 +25,7 @@ FLOORS = (  # from the top; rooms of one floor import nothing of each other
     ("procedural",),
     ("metrics",),
     GROUND,
+    ("checkpoints",),
 )
 FLOOR = {room: len(FLOORS) - i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric", "jsonargparse"}

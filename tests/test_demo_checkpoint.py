@@ -39,7 +39,7 @@ def test_sound_for_silent_video_with_no_training(home):
 
 def test_it_is_small_and_made_as_its_config_says():
     path = packaged_checkpoint("demo")
-    assert path.stat().st_size < 8e6
+    assert path.stat().st_size < 25e6
     stored = torch.load(path, weights_only=True)
     assert "optimizer_states" not in stored
     weights = [value for value in stored["state_dict"].values() if value.is_floating_point()]
@@ -86,7 +86,7 @@ def test_training_goes_on_from_it(home, tmp_path):
     """Its weights are where a fit can start, on clips of one's own."""
     settings = yaml.safe_load(packaged_configs()["bounce.yaml"].read_text())["model"]["init_args"]
     config = {"model": {"class_path": "cmmd_lightning.CMMD", "init_args": {**settings, "pretrained": "demo"}}}
-    config["model"]["init_args"]["codec"] = {"kind": "autoencoder_kl", "path": str(packaged_checkpoint("demo"))}
+    config["model"]["init_args"]["codec"] = {"kind": "clip_autoencoder", "path": "demo"}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
     flags = [
         "--data.root",

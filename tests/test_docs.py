@@ -40,6 +40,7 @@ SHORTER = {
     ("render", None): ["--num_clips", "1"],
     ("evaluate", None): ["--examples", "1"],
     ("export", None): [],
+    ("sync", None): [],
     ("calibrate", None): ["--scenes", "none", "--fit", "null", "--video_events", "impacts"],
 }
 # What is replaced in Python.

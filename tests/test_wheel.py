@@ -52,6 +52,7 @@ def test_the_wheel_has_every_module_the_configs_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "src" / "cmmd_lightning"
     wanted = [*package.rglob("*.py"), package / "py.typed", *(package / "checkpoints").glob("demo.*")]
+    wanted += (package / "prediction/page").iterdir()
     assert {path.relative_to(package.parent).as_posix() for path in wanted} <= names
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(configs) >= 5

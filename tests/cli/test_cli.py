@@ -31,6 +31,7 @@ COMMANDS = (
     "render",
     "describe",
     "export",
+    "demo",
     "ablate",
     "compare",
 )
@@ -90,6 +91,7 @@ def test_every_command_has_help(command, tmp_path):
         "render": ("bounce", "--num_clips", "--seed"),
         "describe": ("--config",),
         "export": ("--ckpt_path", "--output_dir"),
+        "demo": ("--ckpt_path", "--output_dir", "--open"),
         "calibrate": ("--real", "--fit", "--scenes", "--output_dir"),
         "test": ("--evaluation.guidance_scale", "--ckpt_path"),
         "ablate": ("--recipes", "--scenes", "--seeds", "--equal_compute"),

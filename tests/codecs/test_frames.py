@@ -217,7 +217,7 @@ def test_what_does_not_load_is_named_in_one_line(tmp_path):
     ]:
         with pytest.raises(ValueError, match=got) as caught:
             build_frame_codec({"kind": "autoencoder_kl", "path": str(path)})
-        assert str(caught.value).startswith(f"{path}: expected a frame VAE checkpoint")
+        assert str(caught.value).startswith(f"{path}: expected a checkpoint with a frame codec")
         assert "\n" not in str(caught.value)
 
 

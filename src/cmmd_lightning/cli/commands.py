@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from cmmd_lightning.cli.study_commands import ablate, calibrate, compare
+from cmmd_lightning.cli.study_commands import ablate, calibrate, compare, sync
 from cmmd_lightning.cli.usage import UsageError
 
 logger = logging.getLogger(__name__)
@@ -218,6 +218,26 @@ def export(ckpt_path: str, output_dir: str) -> int:
     return 0
 
 
+def demo(ckpt_path: str = "demo", output_dir: str | None = None, open: bool = True) -> int:
+    """A page to try a model on: one HTML file that runs it in the browser.
+
+    Args:
+        ckpt_path: As for `cmmd export`.
+        output_dir: Folder for index.html; by default one in the user's cache.
+        open: Whether to open the page.
+    """
+    import webbrowser
+
+    from cmmd_lightning.prediction.web_page import make_page
+    from cmmd_lightning.training.module import CMMD
+
+    path = make_page(CMMD.from_pretrained(ckpt_path), output_dir).resolve()
+    logger.info("%s: %.1f MB; open it by a double click, or put it on any web host", path, path.stat().st_size / 1e6)
+    if open:
+        webbrowser.open(path.as_uri())
+    return 0
+
+
 def codec_round_trip(ckpt_path: str, task: str) -> Any:
     """The true clip through codec or vocoder of a checkpoint, for the ceiling of a score."""
     import torch
@@ -250,6 +270,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "render": render,
     "describe": describe,
     "export": export,
+    "demo": demo,
     "ablate": ablate,
     "compare": compare,
+    "sync": sync,
 }

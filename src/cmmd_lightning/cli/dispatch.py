@@ -14,7 +14,7 @@ from typing import Any
 from cmmd_lightning.cli.flags import OF_COMMAND, check_flags, nearest
 from cmmd_lightning.cli.help import FUNCTIONS, LIGHTNING, overview, page
 from cmmd_lightning.cli.messages import is_input_error, one_line
-from cmmd_lightning.cli.usage import UsageError, with_successor
+from cmmd_lightning.cli.usage import POSITIONAL, UsageError, with_successor
 from cmmd_lightning.packaged import packaged_configs
 from cmmd_lightning.version import __version__
 
@@ -95,7 +95,7 @@ def run(args: list[str]) -> int:
 
     from cmmd_lightning.cli.commands import COMMANDS
 
-    positional = command == "render"
+    positional = command in POSITIONAL
     options: dict[str, Any] = {"as_positional": positional, "exit_on_error": False, "prog": f"cmmd {command}"}
     return int(auto_cli(COMMANDS[command], args=rest, **options) or 0)
 

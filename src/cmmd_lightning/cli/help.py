@@ -8,6 +8,7 @@ from textwrap import wrap
 
 from cmmd_lightning.cli.flags import OF_COMMAND, function_arguments, group_arguments
 from cmmd_lightning.cli.signatures import Argument, summary_of
+from cmmd_lightning.cli.usage import POSITIONAL
 from cmmd_lightning.packaged import packaged_configs
 
 LIGHTNING = {
@@ -16,7 +17,7 @@ LIGHTNING = {
     "test": "Losses and synchrony on the test split",
     "predict": "Generate sound for video, video for sound, or both",
 }
-FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "ablate", "compare")
+FUNCTIONS = ("prepare", "evaluate", "calibrate", "render", "describe", "export", "demo", "sync", "ablate", "compare")
 _USAGE = {
     "predict": "--ckpt_path FILE --generate.task TASK --generate.inputs FILE ... --generate.output_dir DIR",
     "prepare": "--config CONFIG --data.root DIR [--shard i/n]",
@@ -58,10 +59,9 @@ def page(command: str) -> str:
     """All of one command."""
     if command not in OF_COMMAND:
         arguments = function_arguments(command)
-        needed = " ".join(_usage(argument, command) for argument in arguments if argument.default is None)
-        return "\n".join(
-            [f"usage: cmmd {command} {needed} [flags]", "", _summary(command) + ".", "", *_flags(arguments)]
-        )
+        needed = [_usage(argument, command) for argument in arguments if argument.default is None]
+        usage = " ".join(["usage: cmmd", command, *needed, "[flags]"])
+        return "\n".join([usage, "", _summary(command) + ".", "", *_flags(arguments)])
     text = LIGHTNING.get(command) or _summary(command)
     lines = [f"usage: cmmd {command} {_USAGE.get(command, '--config CONFIG')} [flags]", "", f"{text}.", ""]
     lines += [*_flags([*_COMMON, *_OWN.get(command, ())])]
@@ -82,7 +82,7 @@ def _summary(command: str) -> str:
 
 
 def _usage(argument: Argument, command: str) -> str:
-    return argument.name.upper() if command == "render" else f"--{argument.name} {argument.name.upper()}"
+    return argument.name.upper() if command in POSITIONAL else f"--{argument.name} {argument.name.upper()}"
 
 
 def _flags(arguments: Iterable[Argument], prefix: str = "") -> Iterator[str]:

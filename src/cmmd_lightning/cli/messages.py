@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError
 
+from cmmd_lightning.cli.usage import POSITIONAL
+
 _NESTED = "Does not validate against any of the Union subtypes"
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list"}
 _KNOWN = (ValueError, OSError, ArgumentError, ModuleNotFoundError)
@@ -38,7 +40,7 @@ def one_line(error: BaseException, args: list[str]) -> str:
     text = re.sub(r"<class '(\w+)'>", lambda found: _TYPES.get(found[1], found[1]), text)
     text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
     within = [*keys, *re.findall(r'Parser key "([\w.]+)"', text)]
-    dashes = "" if command == "render" else f"--{within[0]}.init_args." if within else "--"
+    dashes = "" if command in POSITIONAL else f"--{within[0]}.init_args." if within else "--"
     missing = rf"{dashes}\1 is missing: cmmd {command} --help says what it is"
     text = re.sub(r"the following arguments are required: (\w+)", missing, text)
     text = re.sub(r"unrecognized arguments: (.*)", r"\1: expected a flag; files go behind --generate.inputs", text)

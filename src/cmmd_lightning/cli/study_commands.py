@@ -137,3 +137,40 @@ def compare(
     written = write_comparison(results, output_dir, baseline=baseline, recipes=recipes)
     logger.info("written: %s", ", ".join(str(path) for path in written))
     return 0
+
+
+def sync(
+    clips: str,
+    repair: str | None = None,
+    output_dir: str = "runs/sync",
+    measure: Literal["auto", "events", "envelope", "linear"] = "auto",
+    video_events: Literal["impacts", "turns"] = "impacts",
+    linear_sync: str | None = None,
+    max_lag: float = 0.5,
+    seed: int = 0,
+) -> int:
+    """Tell how late the sound of each clip is, and mend those that are out of sync.
+
+    Args:
+        clips: A folder of clips of one kind, eight at least: the sounds of others tell what agrees by chance.
+        repair: Folder for copies of the clips that are out of sync, with the offset mended and nothing encoded anew.
+        output_dir: Folder for sync.json, .csv, .md, .tex, .html and .png.
+        measure: events seen and heard; the envelope of motion and loudness; or the linear synchrony. auto is linear
+            where --linear_sync is given, else events. `cmmd calibrate` tells which of them works on such clips.
+        video_events: Detector of events in pictures.
+        linear_sync: linear_sync.safetensors, as `cmmd calibrate --fit` writes it from clips of the same kind.
+        max_lag: Greatest lag looked for either way, in seconds. Keep it below half of the period of what is periodic.
+        seed: Of intervals, and of which other clips stand for chance.
+    """
+    from cmmd_lightning.studies.sync import sync_folder
+
+    return sync_folder(
+        Path(clips),
+        None if repair is None else Path(repair),
+        Path(output_dir),
+        measure=measure,
+        video_events=video_events,
+        linear_sync=linear_sync,
+        max_lag=max_lag,
+        seed=seed,
+    )

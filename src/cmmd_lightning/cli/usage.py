@@ -4,6 +4,8 @@ import re
 
 from cmmd_lightning.cli.signatures import arguments_of
 
+POSITIONAL = ("render", "sync")
+"""Commands whose arguments without a default stand by themselves, without their names."""
 SOURCES = ("Folder", "Aist", "EpicSounds", "Grid", "Segments")
 
 

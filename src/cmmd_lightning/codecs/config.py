@@ -17,9 +17,9 @@ class CodecConfig:
         kind: ``pixel_unshuffle`` (no training, exact), ``autoencoder_kl`` (the Gaussian VAE), or ``clip_autoencoder``
             (one whose decoder sees neighbouring frames); or the path of a class of your own, ``theirs.module.Codec``, a
             `FrameCodec` that is built with ``config`` as its arguments.
-        path: For the two that are trained: a ``FrameAutoencoderModule`` checkpoint (``.ckpt``); for ``autoencoder_kl``
-            also a diffusers folder, or a hub name. None builds the network from ``config``, with random weights until a
-            state dict is loaded.
+        path: For the two that are trained: a checkpoint (``.ckpt``) of ``FrameAutoencoderModule`` or ``CMMD``, or
+            ``demo``, the one that ships; for ``autoencoder_kl`` also a diffusers folder, or a hub name. None builds the
+            network from ``config``, with random weights until a state dict is loaded.
         unshuffle: Pixel-unshuffle factor: the codec's own for ``pixel_unshuffle``; in front of the network for
             ``autoencoder_kl`` (1 is none). A loaded network knows its own factor, which then replaces this one.
         config: Keyword arguments of ``diffusers.AutoencoderKL``, or of `ClipAutoencoderSpec`. The number of picture

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from cmmd_lightning.checkpoints import packaged_checkpoint
 from cmmd_lightning.codecs.clip_autoencoder import ClipAutoencoderCodec
 from cmmd_lightning.codecs.config import CODEC_KINDS, CodecConfig, plain
 from cmmd_lightning.codecs.foreign import import_class, refuse_foreign
@@ -18,7 +19,7 @@ from cmmd_lightning.codecs.frames import AutoencoderKLCodec, FrameCodec, PixelUn
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-_EXPECTED = "expected a frame VAE checkpoint (.ckpt), a diffusers AutoencoderKL folder, or a hub name"
+_EXPECTED = "expected a checkpoint with a frame codec (.ckpt, or demo), a diffusers AutoencoderKL folder, or a hub name"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -83,7 +84,7 @@ def _new_network(config: CodecConfig) -> AutoencoderKL:
 
 def _load(path: str, kind: str) -> FrameCodec:
     """From whatever ``path`` names."""
-    found = Path(path).expanduser()
+    found = packaged_checkpoint(path) or Path(path).expanduser()
     if found.is_file():
         return _load_checkpoint(found, kind)
     if found.is_dir():

@@ -59,6 +59,7 @@ class Media:
     sound: Tensor | None = None  # float (N,)
     sample_rate: int = SAMPLE_RATE  # Hz
     events: tuple[Mapping[str, Any], ...] = ()  # what the sidecar says of the true clip's, if there is one
+    name: str = ""  # of its file, without the suffix
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,6 @@ def shrunk(frames: Tensor) -> Tensor:
     size = (MAX_HEIGHT, max(1, round(MAX_HEIGHT * width / height)))
     parts = [interpolate(part.float(), size, mode="bilinear", antialias=True) for part in frames.split(64)]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
-
-
-def at_rate(frames: Tensor, fps: float, rate: float) -> Tensor:
-    """Frames (T, 3, H, W) at another rate: of each instant the nearest one, of two the earlier."""
-    count = max(1, round(len(frames) / fps * rate))
-    nearest = (torch.arange(count, dtype=torch.float64) * fps / rate - 0.5 - 1e-6).ceil().long()
-    return frames[nearest.clamp(max=len(frames) - 1)]
 
 
 def envelope_times(duration: float) -> np.ndarray:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from cmmd_lightning.evaluation.loading import Kind, length, load_frames, load_sound, picture_start
-from cmmd_lightning.evaluation.measures import Senses, View, at_rate
+from cmmd_lightning.evaluation.measures import Senses, View
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE, Media, Observation, RoundTrip
 from cmmd_lightning.evaluation.pairs import Pair
 from cmmd_lightning.evaluation.quality import Extractors
 from cmmd_lightning.evaluation.sidecar import common_times, sidecar
 from cmmd_lightning.media import probe
 from cmmd_lightning.metrics.functional.lag import sound_lag
+from cmmd_lightning.metrics.functional.motion import at_rate
 from cmmd_lightning.metrics.synchrony import Events, within
 
 Task = Literal["video_to_audio", "audio_to_video", "joint"]
@@ -80,7 +81,7 @@ class Observer:
         info = probe(path)
         frames, fps = load_frames(path, duration, start=start) if info.has_video and "picture" in kinds else (None, 0.0)
         sound = load_sound(path, duration, start=start) if info.has_audio and "sound" in kinds else None
-        return Media(frames, fps, sound)
+        return Media(frames, fps, sound, name=path.stem)
 
     def _of_reference(self, made: Media) -> tuple[Kind, ...]:
         """What is wanted of a reference: not a given stream that the generated file has too, but for the ceiling."""
@@ -204,7 +205,7 @@ class Observer:
             frames = trip.frames(
                 load_frames(path, duration, fps=trip.fps, size=trip.size, fit=trip.fit, start=start)[0]
             )
-        return Media(frames, trip.fps, sound, trip.sample_rate)
+        return Media(frames, trip.fps, sound, trip.sample_rate, name=path.stem)
 
 
 def _same(first: Tensor | None, second: Tensor | None) -> bool:

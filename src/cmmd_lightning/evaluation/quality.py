@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observation import Media, Observation
 from cmmd_lightning.evaluation.scoring import entry_of
 from cmmd_lightning.metrics.functional.intervals import ROUGH, interval_of, shuffled
 from cmmd_lightning.metrics.functional.memorisation import memorisation_scores
+from cmmd_lightning.metrics.functional.motion import at_rate
 from cmmd_lightning.metrics.meaning import ClassAgreement, ClassDivergence
 from cmmd_lightning.metrics.memorisation import Memorisation
 from cmmd_lightning.metrics.quality import FeatureDistance, FrechetDistance, KernelDistance

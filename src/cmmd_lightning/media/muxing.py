@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from fractions import Fraction
 from typing import Any
 
+import av
 import torch
 from av.container import OutputContainer
 from torch import Tensor
 
-from .container import MediaError, written_whole
+from .container import MediaError, open_media, url, written_whole
 from .fit import Fitter, orientation
 from .sound import PcmFile, StreamSound, downmix, open_sound
 from .stream import NOUN, Kind, frame_rate
@@ -222,3 +223,33 @@ def _copied(
             yield float(packet.dts * packet.time_base), [packet]
 
     return copy()
+
+
+def copy_delayed(path: str | os.PathLike[str], output: str | os.PathLike[str], seconds: float) -> None:
+    """Copy a file packet by packet, its sound so many seconds later (negative: earlier, the rest being later then).
+
+    Args:
+        path: A file with a picture and a sound.
+        output: The file to write, in the container of its suffix.
+        seconds: To within a tick of the stream's clock.
+
+    Raises:
+        MediaError: If the file is unreadable, or its container cannot hold it so.
+    """
+    with MediaFile(path) as media:
+        chosen = {media.stream(kind).index for kind in NOUN}
+    late = {"audio": max(0.0, seconds)}
+    with open_media(os.fspath(path)) as source, written_whole(output) as part, av.open(url(part), "w") as target:
+        kept = [stream for stream in source.streams if stream.index in chosen or stream.type in ("audio", "subtitle")]
+        try:
+            tracks = {stream.index: target.add_stream_from_template(stream) for stream in kept}
+        except ValueError as error:
+            names = " and ".join(stream.codec_context.name for stream in kept)
+            raise MediaError(output, f"a container that takes {names}", str(error)) from error
+        for packet in source.demux(kept):
+            if packet.dts is None:
+                continue  # the end of a stream
+            ticks = round(late.get(packet.stream.type, max(0.0, -seconds)) / packet.time_base)
+            packet.pts, packet.dts = None if packet.pts is None else packet.pts + ticks, packet.dts + ticks
+            packet.stream = tracks[packet.stream_index]
+            target.mux(packet)

@@ -12,6 +12,7 @@ from cmmd_lightning.metrics.media_quality import (
 )
 from cmmd_lightning.metrics.memorisation import Memorisation
 from cmmd_lightning.metrics.quality import FrechetDistance, KernelDistance
+from cmmd_lightning.metrics.speech import MouthOpening, WordsRight
 from cmmd_lightning.metrics.synchrony import (
     AVAlign,
     EnvelopeCorrelation,
@@ -39,7 +40,9 @@ __all__ = [
     "LinearSynchronyLag",
     "Measure",
     "Memorisation",
+    "MouthOpening",
     "PairAgreement",
     "PitchAgreement",
     "QuietLevel",
+    "WordsRight",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmmd_lightning.codecs import FrameCodec
+from cmmd_lightning.codecs.vocoders import GriffinLimVocoder
 from cmmd_lightning.codecs.vocos import Vocos, VocosHead
 from cmmd_lightning.prediction.latent_diffusion import LatentDiffusion
 from cmmd_lightning.prediction.onnx_runtime import SETTINGS, Session, weights_of
@@ -188,7 +189,7 @@ def _write(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], outputs: S
 
 def _settings(model: LatentDiffusion) -> dict[str, Any]:
     """What sampling needs beside the networks, in plain types."""
-    clip, codec = model.clip, model.codec
+    clip, codec, vocoder = model.clip, model.codec, model.vocoder
     return {
         "version": __version__,
         "weights": weights_of(model),
@@ -200,5 +201,10 @@ def _settings(model: LatentDiffusion) -> dict[str, Any]:
         "video_noise": model.video_noise.to_dict(),
         "latents": {"shift": codec.shift.tolist(), "scale": codec.scale.tolist(), "context": codec.context},
         "mel": {"mean": model.mel.mean.item(), "std": model.mel.std.item()},
-        "vocoder": type(model.vocoder).__name__,
+        "vocoder": type(vocoder).__name__,
+        **(
+            {"griffin_lim": {"n_iter": vocoder.n_iter, "momentum": vocoder.momentum}}
+            if isinstance(vocoder, GriffinLimVocoder)
+            else {}
+        ),
     }

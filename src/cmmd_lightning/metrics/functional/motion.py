@@ -124,3 +124,10 @@ def _vertex(left: float, middle: float, right: float) -> float:
     """Offset in [-0.5, 0.5] of the vertex of the parabola through three neighbours."""
     bend = left - 2 * middle + right
     return 0.0 if bend == 0 else max(-0.5, min(0.5, 0.5 * (left - right) / bend))
+
+
+def at_rate(frames: Tensor, fps: float, rate: float) -> Tensor:
+    """Frames (T, ...), or values of each, at another rate: of each instant the nearest one, of two the earlier."""
+    count = max(1, round(len(frames) / fps * rate))
+    nearest = (torch.arange(count, dtype=torch.float64) * fps / rate - 0.5 - 1e-6).ceil().long()
+    return frames[nearest.clamp(max=len(frames) - 1)]

@@ -14,10 +14,10 @@ import torchaudio
 from torch import Tensor
 
 from cmmd_lightning.evaluation.loading import load_frames, load_sound
-from cmmd_lightning.evaluation.measures import at_rate
 from cmmd_lightning.evaluation.observation import SAMPLE_RATE
 from cmmd_lightning.evaluation.sidecar import sidecar_period
 from cmmd_lightning.media import MediaError, probe, read_frames, read_sound, write_video
+from cmmd_lightning.metrics.functional.motion import at_rate
 from cmmd_lightning.procedural import SceneSettings, simulate
 
 FPS = 25.0
