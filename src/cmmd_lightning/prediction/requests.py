@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from cmmd_lightning.diffusion.sampling import GuidanceFrom, Task
 from cmmd_lightning.media import MediaError, find_media, is_video
 
 Weights = Literal["averaged", "raw"]
-if TYPE_CHECKING:
+MYPY = False  # true for mypy; jsonargparse would take what a block of TYPE_CHECKING says, and know no short names
+if MYPY:  # noqa: SIM108
     TaskName = Task  # what it is once it is made
 else:
     TaskName = Literal[Task, "v2a", "a2v"]
