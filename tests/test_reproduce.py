@@ -401,7 +401,7 @@ def test_grid_is_trained_and_measured_at_every_guidance(script, fake, tmp_path):
 
 
 def test_nothing_to_check_is_a_failure(fake):
-    report = json.dumps({"tasks": {"video_to_audio": {}, "audio_to_video": {}}})
+    report = json.dumps({"tasks": {"video_to_audio": {}, "audio_to_video": {}, "joint": {}}})
     answers = {f"evaluate --task {task}": (f"{task}/report.json", report) for task in json.loads(report)["tasks"]}
     status, rows, _ = fake(answers, "--quick", "--stages", "shipped")
     assert status == 1
