@@ -184,8 +184,8 @@ def shipped(run: Run) -> Iterator[Check]:
     """Generate with the shipped checkpoint, and evaluate."""
     lines = [words for words in map(shlex.split, SHIPPED["commands"]) if words[1] in ("render", "predict", "evaluate")]
     for words in lines:
-        for flag in {"--num_clips", "--generate.num_samples"} & set(words) if run.quick else ():
-            words[words.index(flag) + 1] = QUICK_CLIPS
+        if run.quick and "--num_clips" in words:
+            words[words.index("--num_clips") + 1] = QUICK_CLIPS
     yield from evaluated(run, "shipped", "shipped", lines)
 
 
