@@ -97,6 +97,7 @@ def test_every_command_has_help(command, tmp_path):
         "test": ("--evaluation.guidance_scale", "--ckpt_path"),
         "ablate": ("--recipes", "--scenes", "--seeds", "--equal_compute"),
         "compare": ("--results", "--baseline"),
+        "sync": ("--repair", "--linear_sync", "--max_lag"),
     }
     assert all(flag in done.out for flag in expected.get(command, ("--trainer.max_steps", "--model", "--data.root")))
 
